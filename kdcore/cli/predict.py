@@ -35,6 +35,7 @@ def predict(
     dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
     units: Annotated[str, typer.Option(help="Units of .npy files and plain tables, such as g.")] = "",
+    decimal: Annotated[str, typer.Option(help="Decimal mark of plain tables: . or a comma.")] = ".",
     top: Annotated[int | None, typer.Option(help="Number of classes to show; 3 by default.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
     ensemble: Annotated[str, typer.Option(help="How to combine several students: average or max.")] = "average",
@@ -56,11 +57,14 @@ def predict(
 ) -> None:
     """Classify recordings with a saved student, or with a model that comes with kdcore (--model)."""
     from kdcore.cli.pictures import draw, refuse_path
+    from kdcore.deploy.plain_tables import DECIMAL_MARKS
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
     from kdcore.user_warnings import counted
 
     refuse_path("--plot", plot)
+    if decimal not in DECIMAL_MARKS:
+        raise UsageError(f"--decimal is '.' or ',', not {decimal!r}")
     files = [*([student] if model else []), *(files or [])]
     _refuse_files(student, files, dataset, plot)
     found = _predictor(str(find_model(model)) if model else student, seed, ensemble)
@@ -69,9 +73,9 @@ def predict(
     if top is not None and not found.target.is_classes:
         raise UsageError(f"--top requires a student of classes; this one predicts {found.target.kind}")
     if STANDARD_INPUT in files:
-        predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
+        predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit, decimal)
     else:
-        predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
+        predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit, decimal)
     with nullcontext() if STANDARD_INPUT in files else counted("recordings"):  # a stream may not end
         if plot:
             predictions = list(predictions)

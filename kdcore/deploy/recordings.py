@@ -11,7 +11,8 @@ import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import same_rate
-from kdcore.deploy.plain_recordings import SUFFIXES, header_of, known_rate, plain_array
+from kdcore.deploy.plain_recordings import SUFFIXES, known_rate, plain_array
+from kdcore.deploy.plain_tables import PARQUET, header_of, parquet_names
 from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
@@ -29,12 +30,13 @@ def read_recording(
     dataset: str = "",
     rate: float | None = None,
     units: str = "",
+    decimal: str = ".",
 ) -> Signal:
     """A raw file as a signal for a student.
 
     A ``.npy`` file is a plain array. Any other file is read as the student's own dataset reads its files, or as those of
-    `dataset`. A table of numbers (``.csv``, ``.txt``, ``.tsv``) that the student's dataset cannot read is a plain table if
-    `rate` is given: its columns are chosen by name (see `kdcore.deploy.plain_recordings`).
+    `dataset`. A table of numbers (``.csv``, ``.txt``, ``.tsv``, ``.parquet``) that the student's dataset cannot read is a
+    plain table if `rate` is given: its columns are chosen by name (see `kdcore.deploy.plain_recordings`).
 
     Args:
         student: Who reads it.
@@ -43,6 +45,7 @@ def read_recording(
         dataset: Name of the dataset whose file format it has.
         rate: Samples per second of a plain array; the modality's by default.
         units: Of a plain array's values; the modality's by default.
+        decimal: Decimal mark of a plain table of text: ``.`` or ``,``.
 
     Raises:
         DataError: If the file cannot be read, or does not hold what the student reads.
@@ -58,8 +61,14 @@ def read_recording(
     table = path.suffix in SUFFIXES
     try:
         options = {} if dataset else own.get("options", {})
-        return _at_rate(_read_as(dataset or own["name"], options, path, kind.name), rate, units, path)
+        signal = _read_as(dataset or own["name"], options, path, kind.name)
     except KdcoreError as error:
+        if path.is_dir():
+            reason = str(error).removeprefix(f"{path}: ")
+            name = dataset or own["name"]
+            raise DataError(
+                f"{path}: a folder, not a recording of dataset {name!r} ({reason}); give the files in it"
+            ) from error
         if not table or dataset:
             raise
         if rate is None:
@@ -70,7 +79,8 @@ def read_recording(
             ) from error
         if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, and its fault counts
             raise
-        return plain_array(path, kind, rate, units, recorded[-1])
+        return plain_array(path, kind, rate, units, recorded[-1], decimal)
+    return _at_rate(signal, rate, units, decimal, path)
 
 
 def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
@@ -80,10 +90,14 @@ def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
         raise DataError(f"{path}: {error}") from error
 
 
-def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Signal:
-    """The signal, if it does not contradict the rate and units that were given beside it."""
+def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str, path: Path) -> Signal:
+    """The signal, if it does not contradict what was given beside it."""
     if units:
         raise DataError(f"{path}: --units is for plain arrays and tables only; the dataset defines the units of this file")
+    if decimal != ".":
+        raise DataError(
+            f"{path}: --decimal is for plain tables only; the dataset's options define the decimal mark of this file"
+        )
     if rate is None:
         return signal
     if signal.times is None and len(signal):
@@ -118,9 +132,11 @@ def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
 
 def _names_of(path: Path) -> set[str]:
     try:
+        if path.suffix == PARQUET:
+            return set(parquet_names(path))
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             return set(header_of(file.readline())[1])
-    except OSError:
+    except (OSError, DataError):
         return set()
 
 
