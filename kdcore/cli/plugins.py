@@ -69,7 +69,7 @@ def describe(
     from rich.text import Text
 
     from kdcore.cli.tables import output, show_table
-    from kdcore.plugin.docstring import without_sections
+    from kdcore.plugin.docstring import joined_lines, without_sections
     from kdcore.plugin.manager import plugin_manager
     from kdcore.plugin.option_schema import describe as described
 
@@ -83,7 +83,7 @@ def describe(
         found = described(entry)
         console.print(f"{found.kind.replace('_', ' ')} {found.name}", style="bold", highlight=False)
         console.print(f"from plugin {found.plugin} ({found.target})\n", style="dim", highlight=False)
-        console.print(without_sections(found.doc, "Args"), markup=False, highlight=False)
+        console.print(joined_lines(without_sections(found.doc, "Args")), markup=False, highlight=False)
         if found.options:
             options = Table("option", "type", "default", "meaning", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
             for option in found.options:

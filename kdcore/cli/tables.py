@@ -15,15 +15,18 @@ from rich.text import Text
 
 from kdcore.errors import printable
 
+PIPED = 100
+"""Width in characters when the output goes to a file or a pipe and ``COLUMNS`` does not give one."""
+
 WIDE = 1000
-"""Width in characters when the output goes to a file or a pipe: there, no line is wrapped or cut."""
+"""Width at which contents are measured: no line is wrapped."""
 
 
 def output() -> Console:
-    """Return a console for standard output; as wide as necessary where that is no terminal and ``COLUMNS`` is 0 or not set."""
+    """Return a console for standard output; `PIPED` wide where that is no terminal and ``COLUMNS`` is 0 or not set."""
     columns = os.environ.get("COLUMNS", "")
     known = int(columns) > 0 if columns.isdigit() else sys.stdout.isatty()  # rich would print nothing into 0 columns
-    return SafeConsole(width=None if known else WIDE)
+    return SafeConsole(width=None if known else PIPED)
 
 
 class SafeConsole(Console):
