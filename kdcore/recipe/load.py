@@ -49,6 +49,7 @@ def load_recipe(
     data: Dataset | None = None,
     *,
     files: bool = True,
+    part: str = "",
     objects: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Load a recipe from a file or dictionary, and check everything that can be checked before data are read.
@@ -60,6 +61,7 @@ def load_recipe(
         plugins: Plugins that provide the components; the installed ones by default.
         data: A dataset that replaces the recipe's.
         files: Whether files of weights and stored outputs must exist; a finished run no longer needs them.
+        part: Section that is used, such as ``data``: problems in others are ignored as long as the recipe can be read.
         objects: Path → object that replaces the component ``from-python`` there.
 
     Raises:
@@ -92,6 +94,8 @@ def load_recipe(
     early += impossible_numbers(node, places, plugins)
     recipe, found = _checked(node.plain(), whole, places, plugins, objects, files)
     problems = early + [problem for problem in found if not _follows(problem, early)]
+    if part and recipe is not None:
+        problems = [problem for problem in problems if problem.path.split(".")[0] == part]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
     recipe._places, recipe._registry, recipe._objects = places.places, plugins.registry, objects
