@@ -63,20 +63,15 @@ def read_recording(
         options = {} if dataset else own.get("options", {})
         signal = _read_as(dataset or own["name"], options, path, kind.name)
     except KdcoreError as error:
+        name, reason = dataset or own["name"], str(error).removeprefix(f"{path}: ")
         if path.is_dir():
-            reason = str(error).removeprefix(f"{path}: ")
-            name = dataset or own["name"]
-            raise DataError(
-                f"{path}: a folder, not a recording of dataset {name!r} ({reason}); give the files in it"
-            ) from error
+            of = f" of dataset {name!r} ({reason})" if name else ""
+            raise DataError(f"{path}: a folder, not a recording{of}; give the files in it") from error
         if not table or dataset:
             raise
         if rate is None:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise DataError(
-                f"{path}: a plain table requires --rate, its samples per second "
-                f"(read as a file of dataset {own['name']!r}: {reason})"
-            ) from error
+            tried = f" (read as a file of dataset {name!r}: {reason})" if name else ""
+            raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
         if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, and its fault counts
             raise
         return plain_array(path, kind, rate, units, recorded[-1], decimal)
@@ -110,6 +105,10 @@ def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str, path:
 
 
 def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str) -> Signal:
+    if not name:
+        raise DataError(
+            f"{path}: it is not known which dataset the student is from; give the dataset of this file with --dataset"
+        )
     if name == FROM_PYTHON:
         raise DataError(f"{path}: the student was trained on arrays, so no dataset is known that reads its files")
     try:
