@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdcore_datasets.new.array_shapes import array_shapes
+from kdcore_datasets.new.array_units import add_units
 from kdcore_datasets.new.file_names import kind_of
 from kdcore_datasets.new.guess import FILL_IN, Guess
 from kdcore_datasets.new.text_tables import words_of
@@ -70,6 +71,7 @@ def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess 
     for each in found.values():
         _add_set(guess, _part(each.signals[0].names[0], sets), each)
     _add_axes(guess, [each for each in signals if len(each.shape) == 3])
+    add_units(guess, root)
     if rate is None:
         guess.why["rate",] = f"{FILL_IN}: samples per second"
     alone = {"train", "test"} <= set(sets) and not any("subjects" in each for each in sets.values())

@@ -311,5 +311,9 @@ def typical(table: TextTable, columns: Sequence[int]) -> float:
 
 def acceleration_unit(table: TextTable, columns: Sequence[int]) -> str:
     """The unit in which the typical acceleration is that of gravity; empty if there is none."""
-    length = typical(table, columns)
+    return gravity_unit(typical(table, columns))
+
+
+def gravity_unit(length: float) -> str:
+    """The unit in which a typical acceleration of this length is that of gravity; empty if there is none."""
     return next((unit for unit, one in (("m/s^2", 9.81), ("g", 1.0), ("mg", 1000.0)) if 0.7 < length / one < 1.5), "")

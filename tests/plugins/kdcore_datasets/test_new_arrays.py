@@ -165,3 +165,27 @@ def test_arrays_that_cannot_be_read_are_left_out(tmp_path: Path):
     (tmp_path / "raw" / "bad" / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../good/data.arrow"}]}))
     (tmp_path / "raw" / "bad.parquet").write_bytes(b"PAR1")
     assert list(look(tmp_path / "raw", 50.0).dataset["sets"]) == ["good"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("gravity", "turning", "units"), [(1.0, 100, ["g", "deg/s"]), (9.81, 3, []), (1000.0, 3, ["mg"])])
+def test_units_are_guessed_from_the_size_of_values(
+    tmp_path: Path, gravity: float, turning: float, units: list[str], turned: bool
+):
+    draw = np.random.default_rng(0)
+    acceleration = draw.normal([0, 0, gravity], 0.05 * gravity, (12, 50, 3))
+    X = np.concatenate([acceleration, draw.normal(0, turning / 3, (12, 50, 3))], axis=2)
+    (tmp_path / "raw").mkdir()
+    np.savez(tmp_path / "raw" / "train.npz", X=X.transpose(0, 2, 1) if turned else X, y=np.arange(12) % 2)
+    guess = look(tmp_path / "raw", 50.0)
+    assert guess.dataset["axes"] == ("windows-channels-time" if turned else "windows-time-channels")
+    assert guess.dataset.get("units", {}) == dict(zip(("accelerometer", "gyroscope"), units, strict=False))
+
+
+def test_normalised_windows_have_no_known_unit(tmp_path: Path):
+    its = windows(0)
+    (tmp_path / "raw").mkdir()
+    np.savez(tmp_path / "raw" / "train.npz", X=its["X"], y=its["y"])
+    guess = look(tmp_path / "raw", 50.0)
+    assert "units" not in guess.dataset
+    assert any("its unit is not known; m/s^2 is assumed" in note for note in guess.notes)
