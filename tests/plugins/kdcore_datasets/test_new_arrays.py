@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from kdcore import Builder, load_recipe
+from kdcore import Builder, DataError, load_recipe
 from kdcore_datasets.new.recipe import look, new_recipe
 
 NAMES = ("walk", "sit", "run")
@@ -189,3 +189,9 @@ def test_normalised_windows_have_no_known_unit(tmp_path: Path):
     guess = look(tmp_path / "raw", 50.0)
     assert "units" not in guess.dataset
     assert any("its unit is not known; m/s^2 is assumed" in note for note in guess.notes)
+
+
+def test_hugging_face_rows_of_time_steps_are_refused_with_advice(tmp_path: Path):
+    save_to_disk(tmp_path / "raw", {"ax": np.arange(9.0), "ay": np.arange(9.0), "label": np.arange(9) % 2})
+    with pytest.raises(DataError, match=r"needs a window, a list of values, in each row; .* a Parquet file for each recording"):
+        look(tmp_path / "raw")
