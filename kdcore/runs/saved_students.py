@@ -24,6 +24,8 @@ def find_student(where: str | Path, seed: int | None = None) -> Path:
     path = Path(where)
     if (path / DESCRIPTION).exists() or any(path.glob(f"*/{DESCRIPTION}")):
         return path
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
+        raise CheckpointError(f"{path}: a file that no plugin opens as a student; give the folder of a saved student, or a run")
     if path.is_dir() and not (path / "recipe.yaml").exists() and not runs_of(str(where)):
         raise CheckpointError(f"{path}: holds no saved student")
     if str(where) in list_models():
