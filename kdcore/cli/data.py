@@ -89,7 +89,7 @@ def _show(report: DataReport) -> None:
     for title, lines in lists.items():
         console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)
         for line in lines[:20]:
-            console.print(f"  {line}", markup=False, highlight=False)
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _span(numbers: tuple[float, float, float] | None) -> str:

@@ -75,7 +75,7 @@ def describe(
     from rich.text import Text
 
     from kdcore.cli.tables import output, show_table
-    from kdcore.plugin.docstring import without_sections
+    from kdcore.plugin.docstring import joined_lines, without_sections
     from kdcore.plugin.manager import plugin_manager
     from kdcore.plugin.option_schema import describe as described
 
@@ -89,7 +89,7 @@ def describe(
         description = described(entry)
         console.print(f"{description.kind.replace('_', ' ')} {description.name}", style="bold", highlight=False)
         console.print(f"from plugin {description.plugin} ({description.target})\n", style="dim", highlight=False)
-        console.print(without_sections(description.doc, "Args"), markup=False, highlight=False)
+        console.print(joined_lines(without_sections(description.doc, "Args")), markup=False, highlight=False)
         if description.options:
             options = Table("option", "type", "default", "meaning", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
             for option in description.options:

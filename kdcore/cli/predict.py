@@ -35,6 +35,7 @@ def predict(
     dataset: Annotated[str, typer.Option(help="Dataset whose file format to use. Default: the student's dataset.")] = "",
     rate: Annotated[float | None, typer.Option(help="Sampling rate of .npy files and plain tables, in Hz.")] = None,
     units: Annotated[str, typer.Option(help="Unit of .npy files and plain tables, e.g. g.")] = "",
+    decimal: Annotated[str, typer.Option(help="Decimal mark of plain tables: . or a comma.")] = ".",
     top: Annotated[int | None, typer.Option(help="Number of classes to show. Default: 3.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
     ensemble: Annotated[str, typer.Option(help="How to combine several students: average or max.")] = "average",
@@ -57,11 +58,14 @@ def predict(
 ) -> None:
     """Classify recordings with a saved student, or with a model that comes with kdcore (--model)."""
     from kdcore.cli.pictures import draw, refuse_path
+    from kdcore.deploy.plain_tables import DECIMAL_MARKS
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
     from kdcore.user_warnings import counted
 
     refuse_path("--plot", plot)
+    if decimal not in DECIMAL_MARKS:
+        raise UsageError(f"--decimal is '.' or ',', not {decimal!r}")
     files = [*([student] if model else []), *(files or [])]
     _refuse_files(student, files, dataset, plot)
     predictor = _predictor(str(find_model(model)) if model else student, seed, ensemble)
@@ -70,9 +74,9 @@ def predict(
     if top is not None and not predictor.target.is_classes:
         raise UsageError(f"--top requires a student of classes; this one predicts {predictor.target.kind}")
     if STANDARD_INPUT in files:
-        predictions = predict_stream(predictor, sys.stdin, windows, rate, smooth, units, limit)
+        predictions = predict_stream(predictor, sys.stdin, windows, rate, smooth, units, limit, decimal)
     else:
-        predictions = predict_files(predictor, files, dataset, rate, windows, smooth, units, limit)
+        predictions = predict_files(predictor, files, dataset, rate, windows, smooth, units, limit, decimal)
     with nullcontext() if STANDARD_INPUT in files else counted("recordings"):  # a stream may not end
         if plot:
             predictions = list(predictions)

@@ -45,8 +45,10 @@ def list_runs(context: typer.Context) -> None:
             _gain(folder),
             size_text(size_of(folder)),
         )
-    show_table(output(), table)
-    print("gain: accuracy of the distilled student minus the baseline, in percentage points (95 %); other metrics are named")
+    console = output()
+    show_table(console, table)
+    gain = "gain: accuracy of the distilled student minus the baseline's, in percentage points (95 %); other metrics are named"
+    console.print(gain, highlight=False)
 
 
 @app.command("rm")

@@ -15,15 +15,18 @@ from rich.text import Text
 
 from kdcore.errors import printable
 
+PIPED = 100
+"""Width in characters of output to a file or pipe if ``COLUMNS`` is not set."""
+
 WIDE = 1000
-"""Width in characters of output to a file or pipe, so that lines are neither wrapped nor truncated."""
+"""Width in characters at which contents are measured, so that no line is wrapped."""
 
 
 def output() -> Console:
-    """Return a console for standard output. Its width is `WIDE` if ``COLUMNS`` is 0, or unset without a terminal."""
+    """Return a console for standard output. Its width is `PIPED` if ``COLUMNS`` is 0, or unset without a terminal."""
     columns = os.environ.get("COLUMNS", "")
     has_width = int(columns) > 0 if columns.isdigit() else sys.stdout.isatty()  # with 0 columns, rich prints nothing
-    return SafeConsole(width=None if has_width else WIDE)
+    return SafeConsole(width=None if has_width else PIPED)
 
 
 class SafeConsole(Console):

@@ -6,8 +6,6 @@ unit would lead to wrong predictions with high confidence.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +19,11 @@ from kdcore.contracts.units import SECONDS, conversion, same_rate
 from kdcore.data.arrays import as_numpy
 from kdcore.data.sample_tables import goes_back, instants, is_table
 from kdcore.data.signal_checks import looks_like_g
+from kdcore.deploy.plain_tables import PARQUET, cells_of, header_of, parquet_names, read_cells, read_parquet
 from kdcore.errors import DataError
 from kdcore.user_warnings import warn
 
-SUFFIXES = (".csv", ".txt", ".tsv")
+SUFFIXES = (".csv", ".txt", ".tsv", PARQUET)
 """File name suffixes of tables of numbers."""
 
 TIME_NAMES = ("time", "timestamp", "times", "t")
@@ -48,8 +47,13 @@ class Columns:
     time: int | None = None
     unused: tuple[str, ...] = ()
 
+    @property
+    def wanted(self) -> list[int]:
+        """Indices of the columns to read: the channels, then the time if there is one."""
+        return [*self.numbers, *([] if self.time is None else [self.time])]
 
-def plain_array(path: Path, modality: Modality, rate: float, units: str = "", channels: int = 0) -> Signal:
+
+def plain_array(path: Path, modality: Modality, rate: float, units: str = "", channels: int = 0, decimal: str = ".") -> Signal:
     """Read a ``.npy`` file or a table of numbers as a signal.
 
     Args:
@@ -58,13 +62,16 @@ def plain_array(path: Path, modality: Modality, rate: float, units: str = "", ch
         rate: Sampling rate in Hz.
         units: Unit of columns whose names do not contain one. Default: the unit of the modality.
         channels: Number of channels, if `modality` does not name them.
+        decimal: Decimal mark of a text table.
 
     Raises:
         DataError: If the file cannot be read or does not match the modality.
     """
     try:
+        if path.suffix == PARQUET:
+            return _from_parquet(path, modality, rate, units, channels)
         if path.suffix != ".npy":
-            return read_table(path.read_text(encoding="utf-8-sig", errors="replace"), modality, rate, units, channels)
+            return read_table(path.read_text(encoding="utf-8-sig", errors="replace"), modality, rate, units, channels, decimal)
         values = np.load(path, allow_pickle=False)
         if values.dtype.names:
             table = np.stack([values[name].astype(np.float64) for name in values.dtype.names], axis=1)
@@ -81,19 +88,24 @@ def plain_array(path: Path, modality: Modality, rate: float, units: str = "", ch
         raise DataError(f"{path}: {error}") from error
 
 
-def read_table(text: str, modality: Modality, rate: float, units: str = "", channels: int = 0) -> Signal:
+def read_table(text: str, modality: Modality, rate: float, units: str = "", channels: int = 0, decimal: str = ".") -> Signal:
     """Parse a table of numbers, with or without a header line, as a signal.
 
     Raises:
-        DataError: If its columns do not match the modality.
-        ValueError: If a cell is not a number.
+        DataError: If its columns do not match the modality, or a cell is not a number.
     """
-    delimiter, names = header_of(next((line for line in text.splitlines() if line.strip()), ""))
-    width = len(names) or len(_cells(next((line for line in text.splitlines() if line.strip()), ""), delimiter))
-    columns = choose_columns(names, width, modality, units, channels)
-    selected = [*columns.numbers, *([] if columns.time is None else [columns.time])]
-    rows = io.StringIO(text)
-    values = np.loadtxt(rows, delimiter=delimiter, skiprows=int(bool(names)), usecols=selected, ndmin=2, quotechar='"')
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter, names = header_of(first, decimal)
+    columns = choose_columns(names, len(names) or len(cells_of(first, delimiter)), modality, units, channels)
+    values = read_cells(text, columns.wanted, delimiter, names, decimal)
+    note_unused(columns)
+    return _signal(values, columns, names, modality, rate)
+
+
+def _from_parquet(path: Path, modality: Modality, rate: float, units: str, channels: int) -> Signal:
+    names = parquet_names(path)
+    columns = choose_columns(names, len(names), modality, units, channels)
+    values = read_parquet(path, [names[number] for number in columns.wanted])
     note_unused(columns)
     return _signal(values, columns, names, modality, rate)
 
@@ -107,9 +119,8 @@ def from_columns(
         DataError: If the columns do not match the modality.
     """
     columns = choose_columns(tuple(map(str, names)), len(names), modality, units, channels)
-    selected = [*columns.numbers, *([] if columns.time is None else [columns.time])]
     note_unused(columns)
-    return _signal(np.asarray(values)[:, selected].astype(np.float64), columns, tuple(names), modality, rate)
+    return _signal(np.asarray(values)[:, columns.wanted].astype(np.float64), columns, tuple(names), modality, rate)
 
 
 def _signal(table: np.ndarray, columns: Columns, names: Sequence[str], modality: Modality, rate: float) -> Signal:
@@ -128,22 +139,6 @@ def _scaled(values: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
         return values  # rejected with a reason when compared with the student's input
     unscaled = np.all(np.asarray(factors) == 1)
     return values if unscaled and values.dtype != np.float64 else (values * factors).astype(np.float32)
-
-
-def header_of(line: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the delimiter (None for whitespace) and column names of a table's first line; no names if it is all numbers."""
-    delimiter = next((sign for sign in ",;\t" if sign in line), None)
-    cells = _cells(line, delimiter)
-    try:
-        [float(cell) for cell in cells]
-    except ValueError:
-        return delimiter, tuple(cells)
-    return delimiter, ()
-
-
-def _cells(line: str, delimiter: str | None) -> list[str]:
-    row = next(csv.reader([line], delimiter=delimiter), []) if delimiter else line.split()
-    return [cell.strip() for cell in row]
 
 
 def choose_columns(names: Sequence[str], width: int, modality: Modality, units: str = "", channels: int = 0) -> Columns:

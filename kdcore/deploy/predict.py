@@ -15,7 +15,8 @@ import numpy as np
 from kdcore.contracts.drawing import Drawing, Estimated, Labelled
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.target import OF_CLASSES, Target, with_units
-from kdcore.deploy.plain_recordings import choose_columns, header_of, known_rate, note_unused
+from kdcore.deploy.plain_recordings import choose_columns, known_rate, note_unused
+from kdcore.deploy.plain_tables import cells_of, fault, header_of, number_in, too_long
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import read_recording
 from kdcore.deploy.streaming import HALF, THRESHOLD, Smoothing, StreamingPredictor, refuse_majority, smoothed, votes
@@ -106,6 +107,7 @@ def predict_files(
     smoothing: Smoothing = Smoothing(),  # noqa: B008 - frozen
     units: str = "",
     threshold: float = THRESHOLD,
+    decimal: str = ".",
 ) -> Iterator[Prediction]:
     """Predict every recording, or every window of it.
 
@@ -118,13 +120,14 @@ def predict_files(
         smoothing: Smoothing over windows.
         units: Units of plain arrays and tables; the modality's by default.
         threshold: Probability from which a label counts as predicted, for students of labels.
+        decimal: Decimal mark of plain tables of text.
 
     Raises:
         DataError: If a file cannot be read or lacks what the student needs.
     """
     refuse_majority(student, smoothing)
     for name, given in _recordings(student, files):
-        signals = {key: read_recording(student, path, key, dataset, rate, units) for key, path in given.items()}
+        signals = {key: read_recording(student, path, key, dataset, rate, units, decimal) for key, path in given.items()}
         try:
             signals = student.signals(signals)
             probabilities = np.atleast_2d(student.predict(signals, window))
@@ -160,6 +163,7 @@ def predict_stream(
     smoothing: Smoothing = Smoothing(),  # noqa: B008 - frozen
     units: str = "",
     threshold: float = THRESHOLD,
+    decimal: str = ".",
 ) -> Iterator[Prediction]:
     """Predict a stream of table rows; yields each window's prediction as soon as the window is complete.
 
@@ -171,6 +175,7 @@ def predict_stream(
         smoothing: Smoothing over windows.
         units: Units of the values; the modality's by default.
         threshold: Probability from which a label counts as predicted, for students of labels.
+        decimal: Decimal mark.
 
     Raises:
         DataError: If a line is not a row of numbers, or the stream ends before the first window.
@@ -183,22 +188,25 @@ def predict_stream(
     stream = StreamingPredictor(student, known_rate(rate, modality, "--rate"), window, smoothing, threshold)
     voted = votes(student.target, smoothing)
     recorded = student.description.get("recorded", {}).get(name, {}).get("shape") or [0]
-    columns, delimiter, found = None, None, 0
+    columns, titles, delimiter, width, found = None, {}, None, 0, 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        cells = line.split(delimiter)
         if columns is None:
-            delimiter, names = header_of(line)
-            cells = line.split(delimiter)
-            columns = choose_columns(names, len(names) or len(cells), modality, units, recorded[-1])
+            delimiter, names = header_of(line, decimal)
+            width = len(cells_of(line, delimiter))
+            columns = choose_columns(names, width, modality, units, recorded[-1])
+            titles = {each: names[each] if names else str(each) for each in columns.numbers}
             note_unused(columns)
             if names:
                 continue
-        try:
-            row = np.array([float(cells[each]) * factor for each, factor in zip(columns.numbers, columns.factors, strict=True)])
-        except (ValueError, IndexError) as error:
-            raise DataError(f"standard input: line {number}: not a row of numbers: {line.strip()[:80]!r}") from error
+        cells = cells_of(line, delimiter)
+        if too_long(cells, width):
+            raise DataError(f"standard input: line {number} has {len(cells)} columns, and the first line {width}")
+        if wrong := fault(cells, titles, decimal):
+            raise DataError(f"standard input: line {number}: {wrong}")
+        values = [number_in(cells[each], decimal) or 0.0 for each in columns.numbers]
+        row = np.array(values) * columns.factors
         for (start, end), probabilities in stream.push(row[None]):
             found += 1
             told = (student.classes, start, end, None, student.target, threshold, voted)

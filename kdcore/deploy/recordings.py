@@ -11,7 +11,8 @@ import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import same_rate
-from kdcore.deploy.plain_recordings import SUFFIXES, header_of, known_rate, plain_array
+from kdcore.deploy.plain_recordings import SUFFIXES, known_rate, plain_array
+from kdcore.deploy.plain_tables import PARQUET, header_of, parquet_names
 from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
@@ -29,12 +30,13 @@ def read_recording(
     dataset: str = "",
     rate: float | None = None,
     units: str = "",
+    decimal: str = ".",
 ) -> Signal:
     """Read a raw file as a signal for a student.
 
     A ``.npy`` file is read as a plain array. Other files are read by the student's dataset, or by `dataset`. A table of numbers
-    (``.csv``, ``.txt``, ``.tsv``) that the student's dataset cannot read is a plain table if `rate` is given: its columns are
-    selected by name (see `kdcore.deploy.plain_recordings`).
+    (``.csv``, ``.txt``, ``.tsv``, ``.parquet``) that the student's dataset cannot read is a plain table if `rate` is given: its
+    columns are selected by name (see `kdcore.deploy.plain_recordings`).
 
     Args:
         student: Student that the signal is for.
@@ -43,6 +45,7 @@ def read_recording(
         dataset: Name of the dataset whose file format to use. Default: the student's dataset.
         rate: Sampling rate of a plain array or table in Hz. Default: the rate of the modality.
         units: Unit of the values of a plain array or table. Default: the unit of the modality.
+        decimal: Decimal mark of a text table: ``.`` or ``,``.
 
     Raises:
         DataError: If the file cannot be read, or does not match the student's input.
@@ -58,19 +61,21 @@ def read_recording(
     table = path.suffix in SUFFIXES
     try:
         options = {} if dataset else own.get("options", {})
-        return _at_rate(_read_as(dataset or own["name"], options, path, kind.name), rate, units, path)
+        signal = _read_as(dataset or own["name"], options, path, kind.name)
     except KdcoreError as error:
+        name, reason = dataset or own["name"], str(error).removeprefix(f"{path}: ")
+        if path.is_dir():
+            of = f" of dataset {name!r} ({reason})" if name else ""
+            raise DataError(f"{path}: a folder, not a recording{of}; give the files in it") from error
         if not table or dataset:
             raise
         if rate is None:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise DataError(
-                f"{path}: a plain table requires --rate, its samples per second "
-                f"(read as a file of dataset {own['name']!r}: {reason})"
-            ) from error
+            tried = f" (read as a file of dataset {name!r}: {reason})" if name else ""
+            raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
         if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, so its error matters
             raise
-        return plain_array(path, kind, rate, units, recorded[-1])
+        return plain_array(path, kind, rate, units, recorded[-1], decimal)
+    return _at_rate(signal, rate, units, decimal, path)
 
 
 def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
@@ -80,10 +85,12 @@ def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
         raise DataError(f"{path}: {error}") from error
 
 
-def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Signal:
-    """Return the signal at the given rate, after checking that it is consistent with the rate and units."""
+def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str, path: Path) -> Signal:
+    """Return the signal, after checking that it is consistent with the given rate, units and decimal mark."""
     if units:
         raise DataError(f"{path}: --units requires a plain array or table; the dataset defines the units of this file")
+    if decimal != ".":
+        raise DataError(f"{path}: --decimal requires a plain table; the dataset's options define the decimal mark of this file")
     if rate is None:
         return signal
     if signal.times is None and len(signal):
@@ -96,6 +103,8 @@ def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Sign
 
 
 def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str) -> Signal:
+    if not name:
+        raise DataError(f"{path}: the dataset of the student is unknown; give the dataset of this file with --dataset")
     if name == FROM_PYTHON:
         raise DataError(f"{path}: the student was trained on arrays, so no dataset that can read files is known")
     try:
@@ -118,9 +127,11 @@ def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
 
 def _names_of(path: Path) -> set[str]:
     try:
+        if path.suffix == PARQUET:
+            return set(parquet_names(path))
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             return set(header_of(file.readline())[1])
-    except OSError:
+    except (OSError, DataError):
         return set()
 
 

@@ -62,6 +62,15 @@ def without_sections(text: str, *headings: str) -> str:
     return "\n".join(line for line, inside in lines if not inside).strip()
 
 
+def joined_lines(text: str) -> str:
+    """Return the text with each paragraph on one line; lists, directives and indented blocks keep their lines."""
+    paragraphs = re.split(r"\n\s*\n", text)
+    return "\n\n".join(
+        each if re.search(r"^(\s|\.\. |[-*] |\d+\. )", each, re.MULTILINE) else " ".join(each.splitlines())
+        for each in paragraphs
+    )
+
+
 def _mark_sections(text: str, headings: Collection[str]) -> Iterator[tuple[str, bool]]:
     """Yield each line, and whether it belongs to a section in `headings`."""
     inside = False

@@ -49,6 +49,7 @@ def load_recipe(
     data: Dataset | None = None,
     *,
     files: bool = True,
+    part: str = "",
     objects: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Load a recipe from a file or dictionary and validate it without reading data.
@@ -60,6 +61,7 @@ def load_recipe(
         plugins: Plugins that provide the components. Default: the installed plugins.
         data: Dataset that replaces the one in the recipe.
         files: Whether files of weights and stored outputs must exist. A finished run no longer needs them.
+        part: Section that is used, such as ``data``. Problems in other sections are ignored if the recipe can be read.
         objects: Objects passed in Python, by the path at which they replace a component.
 
     Raises:
@@ -92,6 +94,8 @@ def load_recipe(
     read_problems += impossible_numbers(node, places, plugins)
     recipe, check_problems = _checked(node.plain(), complete_tree, places, plugins, objects, files)
     problems = read_problems + [problem for problem in check_problems if not _is_consequence(problem, read_problems)]
+    if part and recipe is not None:
+        problems = [problem for problem in problems if problem.path.split(".")[0] == part]
     if problems or recipe is None:
         raise RecipeError(sorted(_deduplicated(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
     recipe._places, recipe._registry, recipe._objects = places.places, plugins.registry, objects

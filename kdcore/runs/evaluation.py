@@ -59,7 +59,7 @@ class Recordings:
     def __init__(self, run: str | Path):
         self.folder = find_run(str(run))
         plugins = plugin_manager()
-        recipe = recipe_of(self.folder, plugins)
+        recipe = recipe_of(self.folder, plugins, part="data")  # losses and schedules are not needed any more
         builder = Builder(recipe, plugins)
         self.dataset: Dataset = builder.dataset()
         self.skip_bad = recipe.data.on_bad_sample == "skip"

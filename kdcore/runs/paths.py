@@ -45,6 +45,23 @@ def age_order(run_id: str) -> tuple[str, int, str]:
     return run_id[:15], int(number[1]) if number else 1, run_id
 
 
+def runs_of(recipe: str) -> list[str]:
+    """Ids of a recipe's runs, oldest first.
+
+    Args:
+        recipe: Its name or its file.
+    """
+    name = Path(recipe).with_suffix("").as_posix() if recipe.endswith((".yaml", ".yml")) else recipe
+    return [each for each in _known_runs() if recipe_name(each) in (name, name.replace("/", "-"))]
+
+
+def _known_runs() -> list[str]:
+    """Ids of all runs, oldest first."""
+    folder = runs_folder()
+    names = [each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()] if folder.is_dir() else []
+    return sorted(names, key=age_order)
+
+
 def find_run(run_id: str) -> Path:
     """The folder of a run, by its path, its id, an unambiguous beginning or end of it, or its recipe's name.
 
@@ -58,14 +75,10 @@ def find_run(run_id: str) -> Path:
     path = Path(run_id)
     if (path / "recipe.yaml").exists():
         return path.absolute()
-    folder = runs_folder()
-    names = [each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()] if folder.is_dir() else []
-    known = sorted(names, key=age_order)
-    recipe = Path(run_id).with_suffix("").as_posix() if run_id.endswith((".yaml", ".yml")) else run_id
-    of_recipe = [name for name in known if recipe_name(name) in (recipe, recipe.replace("/", "-"))]
+    folder, known = runs_folder(), _known_runs()
     matches = (
         [name for name in known if name == run_id]
-        or of_recipe[-1:]
+        or runs_of(run_id)[-1:]
         or [name for name in known if run_id and (name.startswith(run_id) or name.endswith(run_id))]
     )
     if not matches:

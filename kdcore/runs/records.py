@@ -137,7 +137,7 @@ def read_run(run_id: str | Path) -> FinishedRun:
 
 
 def recipe_of(
-    folder: Path, plugins: PluginManager | None = None, data: Dataset | None = None, *, files: bool = False
+    folder: Path, plugins: PluginManager | None = None, data: Dataset | None = None, *, files: bool = False, part: str = ""
 ) -> Recipe:
     """Load the recipe of a run.
 
@@ -146,6 +146,7 @@ def recipe_of(
         plugins: The loaded plugins; the installed ones by default.
         data: The dataset, if the run was given one in Python.
         files: Whether files that the recipe names, such as pretrained weights, must still exist.
+        part: Section that is used, such as ``data``; the plugins of others may be missing.
 
     Raises:
         PluginError: If a plugin that the run used is missing; names its version.
@@ -153,7 +154,7 @@ def recipe_of(
     """
     plugins = plugins or plugin_manager()
     try:
-        return load_recipe(folder / "recipe.yaml", (), plugins, data, files=files)
+        return load_recipe(folder / "recipe.yaml", (), plugins, data, files=files, part=part)
     except RecipeError as error:
         facts = read_facts(folder)
         working = {f"plugin {name}" for name, plugin in plugins.plugins.items() if not plugin.failure}

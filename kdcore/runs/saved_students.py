@@ -7,14 +7,15 @@ from pathlib import Path
 from kdcore.deploy.bundle import DESCRIPTION, member_folders
 from kdcore.deploy.shipped_models import find_model, list_models
 from kdcore.errors import CheckpointError
-from kdcore.runs.paths import find_run
+from kdcore.runs.paths import find_run, runs_of
 
 
 def find_student(where: str | Path, seed: int | None = None) -> Path:
     """Find the folder of a saved student, or of all students of a seed, which form an ensemble.
 
     Args:
-        where: That folder; a run's id, folder or recipe's name (its latest run); or the name of a shipped model.
+        where: That folder; a run's id, folder or recipe's name (its latest run); or the name of a shipped model. A folder
+            without a student, such as one of recordings, does not hide the runs of a recipe of the same name.
         seed: Of a run; its first by default.
 
     Raises:
@@ -23,7 +24,9 @@ def find_student(where: str | Path, seed: int | None = None) -> Path:
     path = Path(where)
     if (path / DESCRIPTION).exists() or any(path.glob(f"*/{DESCRIPTION}")):
         return path
-    if path.is_dir() and not (path / "recipe.yaml").exists():
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
+        raise CheckpointError(f"{path}: a file that no plugin opens as a student; give the folder of a saved student, or a run")
+    if path.is_dir() and not (path / "recipe.yaml").exists() and not runs_of(str(where)):
         raise CheckpointError(f"{path}: holds no saved student")
     if str(where) in list_models():
         return find_model(str(where))

@@ -14,6 +14,9 @@ import numpy as np
 
 from kdcore import DataError, refuse_parquet_bomb
 
+_FIRST = 64
+"""Rows of a file that show the shape of its columns."""
+
 LARGEST_DESCRIPTION = 1 << 24
 """Maximum size of a folder's JSON files in bytes."""
 
@@ -65,9 +68,57 @@ def parquet_rows(path: Path, name: str) -> ArrowRows:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
 
 
+def parquet_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Column → its shape, as far as the first rows show it; empty for a file in which no column holds lists.
+
+    Raises:
+        DataError: If the file cannot be read, or unpacks to far more than its size.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    refuse_parquet_bomb(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if not any(pa.types.is_nested(each.type) for each in schema):
+                return {}
+            batch = next(file.iter_batches(_FIRST), None)
+            if batch is None:
+                return {}
+            firsts = {name: _values(batch.column(name)) for name in schema.names}
+            return {name: (file.metadata.num_rows, *row_shape(first)) for name, first in firsts.items()}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def row_shape(rows: Any) -> tuple[int, ...]:
+    """The shape of a row; of rows that are arrays of unequal lengths, that of the first."""
+    shape = tuple(rows.shape[1:])
+    return shape or (np.shape(rows[0]) if len(rows) and isinstance(rows[0], np.ndarray) else ())
+
+
 def is_saved_dataset(path: Path) -> bool:
     """Return whether a folder was written by ``datasets.Dataset.save_to_disk``."""
     return (path / "state.json").is_file()
+
+
+def saved_dataset_columns(folder: Path) -> list[str]:
+    """Names of the columns of a folder that ``datasets.Dataset.save_to_disk`` wrote.
+
+    Raises:
+        DataError: If the folder is damaged, or refused.
+    """
+    import pyarrow as pa
+
+    files = _json(folder / "state.json").get("_data_files")
+    if not isinstance(files, list) or not files or not isinstance(files[0], dict):
+        raise DataError(f"{folder}: state.json does not name the data files")
+    try:
+        with pa.memory_map(str(_inside(folder, files[0].get("filename")))) as source:
+            return pa.ipc.open_stream(source).schema.names
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{folder}: not a readable Arrow file ({error})") from error
 
 
 def saved_dataset_rows(folder: Path, name: str) -> ArrowRows:

@@ -10,7 +10,7 @@ import lzma
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -45,6 +45,10 @@ class TextLayout:
     header: bool = True
     record_end: str = ""
     decimal: Literal[".", ","] = "."
+
+    def changed(self) -> list[str]:
+        """Names of the fields that differ from their defaults."""
+        return [each.name for each in fields(self) if getattr(self, each.name) != each.default]
 
     def number(self, text: str) -> float | None:
         """Return the number in a cell, or None if it is not a number."""

@@ -53,7 +53,7 @@ def export_student(request: Request) -> Iterator[str]:
     format = format_of(request.output, request.format)
     for option, used in (("--int8", request.int8), ("--opset", request.opset is not None)):
         if used and format != "onnx":
-            raise UsageError(f"{option} requires --format onnx")
+            raise UsageError(f"{option} requires --format onnx; {request.output} is {format}")
     if format == "executorch":
         refuse_missing()
     if not request.output.parent.is_dir():

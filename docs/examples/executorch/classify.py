@@ -24,8 +24,10 @@ def main(program_file: str, *recordings: str) -> None:
     if recordings:
         signals = []
         for file, told in zip(recordings, facts["inputs"], strict=True):
-            values = np.load(file)[: told["samples"]].astype(told["dtype"])
-            signals.append(torch.from_numpy(values)[None])
+            values = np.load(file)
+            if len(values) != told["samples"]:
+                sys.exit(f"error: {file}: the program reads {told['samples']} samples, the recording has {len(values)}")
+            signals.append(torch.from_numpy(values.astype(told["dtype"]))[None])
         _, answers = program.load_method("forward").execute(signals)
         for name, number in zip(facts["classes"], answers[0].tolist(), strict=True):
             print(f"{name} {number:.3f}")

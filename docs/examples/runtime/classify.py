@@ -63,18 +63,7 @@ def recordings(arguments: list[str], inputs: dict[str, dict]) -> list[dict[str, 
 
 def read(path: Path, told: dict) -> np.ndarray:
     """The values of a recording, with one row per sample."""
-    if path.suffix == ".npy":
-        values = np.load(path, allow_pickle=False)
-    else:
-        with open(path, encoding="utf-8") as file:
-            first = file.readline()
-        delimiter = next((sign for sign in ",;\t" if sign in first), None)
-        names = [name.strip().strip('"') for name in first.split(delimiter)]
-        named = any(character.isalpha() for character in first.lower().replace("e", ""))
-        columns = [names.index(name) for name in told["channels"] if name in names] if named else None
-        if named and len(columns or ()) < len(told["channels"]):
-            raise ValueError(f"{path}: {told['name']} has channels {told['channels']}, this has columns {names}")
-        values = np.loadtxt(path, delimiter=delimiter, skiprows=int(named), usecols=columns or None, ndmin=2)
+    values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else read_table(path, told)
     channels = len(told["channels"])
     axis = told["axes"].index("channel") if "channel" in told["axes"] else None
     if values.ndim != len(told["axes"]) or (channels and axis is not None and values.shape[axis] != channels):
@@ -84,6 +73,26 @@ def read(path: Path, told: dict) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: has values that are not finite")
     return np.ascontiguousarray(values, dtype=told["dtype"])
+
+
+def read_table(path: Path, told: dict) -> np.ndarray:
+    """The columns of a table that are the student's channels, in order."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        first = lines[0] if lines else ""
+        delimiter = next((sign for sign in ",;\t" if sign in first), None)
+        names = [name.strip().strip('"') for name in first.split(delimiter)]
+        longer = [number for number, line in enumerate(lines, start=1) if len(line.split(delimiter)) > len(names)]
+        if longer:
+            raise ValueError(f"line {longer[0]} has more columns than the first line; are there decimal commas?")
+        named = any(character.isalpha() for character in first.lower().replace("e", ""))
+        columns = [names.index(name) for name in told["channels"] if name in names] if named else None
+        if named and len(columns or ()) < len(told["channels"]):
+            raise ValueError(f"{told['name']} has channels {told['channels']}, this has columns {names}")
+        return np.loadtxt(lines, delimiter=delimiter, skiprows=int(named), usecols=columns or None, ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def pieces(values: dict[str, np.ndarray], inputs: dict[str, dict], window: list[float] | None):

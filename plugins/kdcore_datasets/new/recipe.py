@@ -76,6 +76,11 @@ def look(folder: Path, rate: float | None = None) -> Guess:
         held = f"{len(files)} files ({', '.join(kinds[:8])})" if files else "no files"
         packed = any(file.endswith(ARCHIVES) for file in files)
         what = "unpack the archives first" if packed else "see kdcore list datasets"
+        if any(Path(file).name == "state.json" for file in files):
+            what = (
+                "a folder of Hugging Face `datasets` needs a window, a list of values, in each row; if rows are time steps, "
+                "write a Parquet file for each recording"
+            )
         raise DataError(f"{folder}: no dataset reads {held}; {what}")
     return found
 

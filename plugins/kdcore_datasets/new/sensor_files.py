@@ -1,4 +1,4 @@
-"""Detection of the options of ``sensor-csv`` for a folder of text files."""
+"""Guess the options of ``sensor-csv`` for a folder of text or Parquet files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 from kdcore_datasets.new.file_names import Names, kind_of, read_names, shape_of
 from kdcore_datasets.new.guess import FILL_IN, Guess, Place
 from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_unit, read_columns, read_table
+from kdcore_datasets.parquet_tables import SUFFIXES as PARQUET
 
-SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst")
+SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst", *PARQUET)
 _SHAPES, _EXAMPLES = 40, 5
 """Maximum number of file name structures, and of files opened for each."""
 
 
 def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> Guess | None:
-    """Return the dataset ``sensor-csv`` for text files of numbers, or None if there are none."""
+    """The dataset ``sensor-csv`` for text or Parquet files of numbers; None if there are none."""
     tables = _tables(root, [file for file in files if file.endswith(SUFFIXES)])
     if not tables:
         return None

@@ -14,9 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from kdcore import DataError
 from kdcore_datasets.delimited import TextLayout, open_text
 from kdcore_datasets.modalities import SECONDS
 from kdcore_datasets.new.file_names import kind_of
+from kdcore_datasets.parquet_tables import first_rows, is_parquet
 
 LINES = 2000
 """Number of lines of a file that are inspected."""
@@ -70,13 +72,25 @@ class TextTable:
 
 
 def read_table(path: Path) -> TextTable | None:
-    """Read the first lines of a file; return None unless it is a table with at least two columns of numbers."""
+    """The layout of a file; None if it is no table with at least two columns of numbers."""
+    if is_parquet(path):
+        return _parquet_table(path)
     with suppress(OSError, UnicodeDecodeError, EOFError, csv.Error):
         with open_text(path) as file:
             lines = [line.strip() for line in islice(file, LINES)]
         lines = [line for line in lines if line and not line.startswith("#")]
         if len(lines) >= 3:
             return _table(lines)
+    return None
+
+
+def _parquet_table(path: Path) -> TextTable | None:
+    with suppress(DataError, ValueError):
+        if found := first_rows(path, LINES):
+            names, rows = found
+            table = TextTable(",", "", tuple(names), tuple(map(tuple, rows)))
+            numeric = sum(bool(np.isfinite(table.numbers(column)).any()) for column in range(len(names)))
+            return table if len(rows) >= 3 and numeric >= 2 and len(set(names)) == len(names) else None
     return None
 
 
@@ -246,7 +260,7 @@ def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], 
     groups: dict[tuple[str, str], list[int]] = {}
     loose = []
     for column in columns:
-        words = list(_words(_without_fillers(table.names[column])))
+        words = list(words_of(_without_fillers(table.names[column])))
         kind = next(filter(None, map(kind_of, words)), "")
         if not kind:
             if words and words[-1] in ("x", "y", "z") and len(words) == 1:
@@ -259,8 +273,8 @@ def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], 
     return groups
 
 
-def _words(name: str) -> Iterator[str]:
-    """Split a column name into words: ``wristAccX`` becomes wrist, acc, x."""
+def words_of(name: str) -> Iterator[str]:
+    """The words of a column's name: ``wristAccX`` is wrist, acc, x."""
     for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", re.sub(r"[(\[].*?[)\]]", "", name)):
         lower = word.lower()
         axis = re.fullmatch(r"(acc|accel|gyr|gyro|mag)([xyz])|([xyz])(acc|accel|gyr|gyro|mag)", lower)
@@ -296,6 +310,10 @@ def typical(table: TextTable, columns: Sequence[int]) -> float:
 
 
 def acceleration_unit(table: TextTable, columns: Sequence[int]) -> str:
-    """Return the unit in which the median acceleration is gravity, or an empty string."""
-    length = typical(table, columns)
+    """The unit in which the typical acceleration is that of gravity; empty if there is none."""
+    return gravity_unit(typical(table, columns))
+
+
+def gravity_unit(length: float) -> str:
+    """The unit in which a typical acceleration of this length is that of gravity; empty if there is none."""
     return next((unit for unit, one in (("m/s^2", 9.81), ("g", 1.0), ("mg", 1000.0)) if 0.7 < length / one < 1.5), "")

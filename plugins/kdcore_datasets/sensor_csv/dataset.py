@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 import numpy as np
 
 from kdcore import DataError, Dataset, IfSet, Sample, SampleKey, Signal, TargetKind, Unusable
-from kdcore_datasets.delimited import Column, seems_headerless
+from kdcore_datasets.delimited import Column
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
 from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, gaps, read_signal, runs, stamps, stretches
+from kdcore_datasets.sensor_csv.tables import seems_headerless
 from kdcore_datasets.targets import KEEP, declared_target, read_numbers_of
 
 
@@ -32,7 +33,7 @@ class _Piece:
 
 
 class SensorCsv(Dataset):
-    """Delimited text files of one or several devices that were worn together.
+    """Delimited text files or Parquet files of one or several devices worn together.
 
     Each kind of signal of each device is a modality, named ``kind-device``, e.g. ``accelerometer-watch``. Files of several
     devices belong to the same recording if the placeholders in their paths match. Their time stamps must come from the same

@@ -10,6 +10,7 @@ from annotated_types import Gt
 from kdcore import Modality
 from kdcore_datasets.delimited import Column, TextLayout
 from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, TimeUnit, Unit
+from kdcore_datasets.parquet_tables import is_parquet
 from kdcore_datasets.pattern import PathPattern
 
 _STRICT = {"extra": "forbid"}
@@ -38,14 +39,17 @@ class Device:
     """The files of a device and their columns.
 
     Args:
-        pattern: Pattern of the file paths relative to the dataset's root, e.g. ``s{subject}/{action}_{trial}_watch.csv``.
+        pattern: Pattern of the file paths relative to the dataset's root, e.g. ``s{subject}/{action}_{trial}_watch.csv``. Files
+            with the suffix ``.parquet`` or ``.pq`` are read as Parquet, with a row per time step; all others as text.
         columns: Columns of each kind of signal (``accelerometer``, ``gyroscope``, ``orientation`` or any other word), by name
             or by number from 0.
         units: Units of kinds of signals, if not m/s², rad/s or rad.
         rate: Sampling rate in Hz. Default: computed from the time column.
         time_column: Column of time stamps from a clock that all devices share.
-        time_unit: Unit of the time stamps; ``iso`` for dates such as ``2014-05-07 13:29:50.43``.
-        delimiter: Column separator; a blank means any white space.
+        time_unit: Unit of the time stamps; ``iso`` for dates such as ``2014-05-07 13:29:50.43``. Not used for columns of
+            Parquet files whose type is a timestamp, date, time or duration.
+        delimiter: Column separator; a blank means any white space. Like `header`, `record_end` and `decimal`, for text files
+            only.
         header: Whether the first line contains column names.
         record_end: Character at the end of each row, before the line break, such as ``;``.
         decimal: Decimal mark of numbers. With a comma, a number with a point counts as missing, since the point may separate
@@ -57,7 +61,8 @@ class Device:
         placement: Where the device is worn.
 
     Raises:
-        ValueError: If neither rate nor time column is given, the pattern is malformed, or the decimal mark is the delimiter.
+        ValueError: If neither rate nor time column is given, the pattern is malformed, the decimal mark is the delimiter, or an
+            option of text files is given for Parquet files.
     """
 
     pattern: str
@@ -82,6 +87,8 @@ class Device:
             raise ValueError(f"device with pattern {self.pattern!r}: rate must be positive, not {self.rate}")
         if not self.columns or not all(self.columns.values()):
             raise ValueError(f"device with pattern {self.pattern!r}: name at least one column for each kind of signal")
+        if is_parquet(self.pattern) and (given := self.layout.changed()):
+            raise ValueError(f"device with pattern {self.pattern!r}: {', '.join(given)} is for text files, not for Parquet")
         if self.delimiter == self.decimal:
             raise ValueError(
                 f"device with pattern {self.pattern!r}: the delimiter and the decimal mark are both {self.decimal!r}"

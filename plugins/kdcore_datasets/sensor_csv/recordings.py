@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError, Signal
-from kdcore_datasets.delimited import Column, read_gappy, read_numbers, read_texts
+from kdcore_datasets.delimited import Column
 from kdcore_datasets.modalities import FACTORS, SECONDS
 from kdcore_datasets.sensor_csv.options import Device, Interpolate
+from kdcore_datasets.sensor_csv.tables import read_gappy, read_instants, read_numbers, read_texts
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def stamps(path: Path, device: Device) -> np.ndarray:
     if device.time_column is None:
         first = next(iter(device.columns.values()))[0]
         return np.arange(len(read_gappy(path, [first], device.layout))) / _given(device)
+    if (instants := read_instants(path, device.time_column)) is not None:
+        return instants
     if device.time_unit == "iso":
         return _seconds(read_texts(path, [device.time_column], device.layout)[:, 0])
     found = read_gappy(path, [device.time_column], device.layout)[:, 0]
@@ -97,6 +100,8 @@ def _of_rows(path: Path, device: Device, rows: slice) -> np.ndarray:
 
 def _unreadable_time(path: Path, device: Device, row: int) -> str:
     assert device.time_column is not None
+    if read_instants(path, device.time_column) is not None:
+        return f"{path}: row {row + 1}: column {device.time_column!r} is missing"
     if device.time_unit != "iso":
         try:
             rows = slice(row, row + 1)

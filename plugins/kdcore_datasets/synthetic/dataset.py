@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -119,13 +120,21 @@ class SyntheticMotion(Dataset):
         """
         key = sample.key
         if not (key.subject.isdecimal() and key.action.isdecimal() and key.trial.isdecimal()):
-            raise DataError(f"synthetic-motion has no sample of {key}; it is computed and reads no files")
+            raise DataError(f"synthetic-motion has no sample of {key}; subject, action and trial are numbers")
         number = int(key.subject), int(key.action), int(key.trial)
         if min(number) < 1 or number[1] > len(ACTIONS):
             raise DataError(f"synthetic-motion has no sample of {key}; numbers start at 1 and there are {len(ACTIONS)} actions")
         if modality not in self._readers:
             raise DataError(f"synthetic-motion has no modality {modality!r} (known: {', '.join(self._readers)})")
         return self._readers[modality](number)
+
+    def read_file(self, path: Path, modality: str) -> Signal:
+        """Refuse a file: the recordings are simulated.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(f"{path}: synthetic-motion simulates its recordings; predict a .npy file, or a table with --rate")
 
     def motion(self, number: Number) -> Motion:
         """Return the motion of a sample, without sensor errors."""

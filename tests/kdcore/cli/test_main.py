@@ -107,6 +107,19 @@ def test_completion(line, offered):
     assert offered in program.stdout.split(), program
 
 
+@pytest.mark.parametrize("name", ["two-stage", "sensor-csv", "soft-target"])
+def test_describe_wraps_at_100_columns_in_a_pipe(name, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    describe(name)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 100
+    assert "…\n" not in said
+    monkeypatch.setenv("COLUMNS", "3000")
+    describe(name)
+    whole = {word for word in capsys.readouterr().out.split() if len(word) < 50}
+    assert whole - {"─" * 100} <= {*said.replace(":", "").split(), *said.split()}
+
+
 TABLES = [["describe", "gsdm"], ["plugins"], ["cache"]]
 
 

@@ -36,9 +36,12 @@ def test_a_terminal_that_is_too_narrow_gets_a_line_per_cell():
     assert "role: teacher" not in printed(80)
 
 
-def test_a_pipe_is_as_wide_as_necessary(monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert output().width > 500
+def test_a_pipe_is_100_columns_wide(monkeypatch):
+    for columns in ("", "0", "many"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert output().width == 100
+    monkeypatch.delenv("COLUMNS")
+    assert output().width == 100
     monkeypatch.setenv("COLUMNS", "50")
     assert output().width == 50
 

@@ -6,6 +6,8 @@ import io
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from saved import ACCELEROMETER, CLASSES, lines, saved_student, walk
 
@@ -43,6 +45,72 @@ def test_names_decide_which_column_is_which(modality, names, order):
     names = names.split()
     text = table(",".join(names[number] for number in order), [VALUES[:, number] for number in order])
     np.testing.assert_allclose(read_table(text, modality, 50.0).values, VALUES.astype(np.float32))
+
+
+def commas(text, delimiter):
+    """A table with decimal commas."""
+    return text.replace(",", delimiter).replace(".", ",")
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", " "])
+@pytest.mark.parametrize("header", ["x,y,z", ""])
+def test_decimal_commas(delimiter, header):
+    text = commas(table(header, VALUES.T), delimiter)
+    line = 2 if header else 1
+    with pytest.raises(DataError, match=rf"line {line}: column '[x0]' is '-3,25', not a number; .* pass --decimal ,$"):
+        read_table(text, ACCELEROMETER, 50.0)
+    np.testing.assert_allclose(read_table(text, ACCELEROMETER, 50.0, decimal=",").values, VALUES.astype(np.float32))
+    with pytest.raises(DataError, match=r"column '[x0]' is '1\.5', not a number; .* a point may separate thousands"):
+        read_table(text + delimiter.join(["1.5", "1", "1"]), ACCELEROMETER, 50.0, decimal=",")
+
+
+def test_more_cells_than_names_are_refused():
+    """Decimal commas between commas: 0,5,1,5,2,5 is not x = 0, y = 5, z = 1."""
+    with pytest.raises(DataError, match=r"line 2 has 6 columns, and the header names 3; are there decimal commas\?"):
+        read_table("x,y,z\n0,5,1,5,2,5\n0,5,1,5,2,5\n", ACCELEROMETER, 50.0)
+    with pytest.raises(DataError, match="line 2 has 4 columns, and the first line has 3"):
+        read_table("1,2,3\n1,2,3,4\n", ACCELEROMETER, 50.0)
+    found = read_table("x,y,z\n1,2,3,\n4,5,6,,\n", ACCELEROMETER, 50.0)
+    np.testing.assert_array_equal(found.values, [[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1,?,3", r"line 3: column 'y' is '\?', not a number; fill or leave out missing values first"),
+        ("1,2", r"line 3: has 2 column\(s\), none for 'z'"),
+        ("1,two,3", "line 3: column 'y' is 'two', not a number$"),
+    ],
+)
+def test_cells_that_are_no_numbers_are_named(row, said):
+    with pytest.raises(DataError, match=said):
+        read_table(f"x,y,z\n1,2,3\n{row}\n", ACCELEROMETER, 50.0)
+
+
+@pytest.mark.parametrize("clock", ["datetime64[ns]", "datetime64[ms]", "timedelta64[ms]", None])
+def test_parquet_tables(tmp_path, clock):
+    steps = np.arange(10) * np.timedelta64(20, "ms")
+    times = {"time": (steps if clock[0] == "t" else np.datetime64("2024-05-07") + steps).astype(clock)} if clock else {}
+    columns = {**times, "az": VALUES[:, 2].astype(np.float32), "ax": VALUES[:, 0], "ay": VALUES[:, 1], "label": ["walk"] * 10}
+    pq.write_table(pa.table(columns), tmp_path / "clip.parquet")
+    with pytest.warns(UserWarning, match="columns not used: label"):
+        found = plain_array(tmp_path / "clip.parquet", ACCELEROMETER, 50.0)
+    np.testing.assert_array_equal(found.values, VALUES.astype(np.float32))
+    if clock:
+        with (
+            pytest.warns(UserWarning, match="not used"),
+            pytest.raises(DataError, match=r"clip\.parquet: column 'time' rises by 0\.02 a row, which is not 20 samples"),
+        ):
+            plain_array(tmp_path / "clip.parquet", ACCELEROMETER, 20.0)
+
+
+def test_parquet_tables_that_cannot_be_read(tmp_path):
+    (tmp_path / "clip.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        plain_array(tmp_path / "clip.parquet", ACCELEROMETER, 50.0)
+    pq.write_table(pa.table({"x": ["a"], "y": [1], "z": [2]}), tmp_path / "text.parquet")
+    with pytest.raises(DataError, match="column 'x' holds string, not numbers"):
+        plain_array(tmp_path / "text.parquet", ACCELEROMETER, 50.0)
 
 
 @pytest.mark.parametrize(

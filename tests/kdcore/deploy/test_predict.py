@@ -215,6 +215,15 @@ def test_where_students_are_found(tmp_path, monkeypatch):
         find_student(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no run"):
         find_student("nowhere")
+    (tmp_path / "student.pte").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"student\.pte: a file that no plugin opens as a student"):
+        find_student(tmp_path / "student.pte")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrist").mkdir()  # recordings, in a folder called as the recipe is
+    with pytest.raises(CheckpointError, match="holds no saved student"):
+        find_student("wrist")
+    run = run.rename(tmp_path / "runs" / "20260101-000000-wrist-abc123")
+    assert find_student("wrist", 3) == run / "students" / "seed-3" / "student"
 
 
 # Elsewhere

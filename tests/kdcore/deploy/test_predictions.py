@@ -155,7 +155,7 @@ def test_standard_input(folder, monkeypatch, capfd):
     for lines, words, said in [
         (text, [], "standard input requires --window"),
         ("x,y,z\n1,2,3\n", ["--window", "1"], "1 samples are shorter than a window of 1 s"),
-        ("x,y,z\n1,2,three\n", ["--window", "1"], "line 2: not a row of numbers"),
+        ("x,y,z\n1,2,three\n", ["--window", "1"], "line 2: column 'z' is 'three', not a number"),
         ("gx,gy,gz\n1,2,3\n", ["--window", "1"], "no column for channel 'x'"),
     ]:
         assert kdcore(monkeypatch, "predict", folder, "-", *words, lines=lines) == 2
@@ -163,3 +163,39 @@ def test_standard_input(folder, monkeypatch, capfd):
     with pytest.raises(KdcoreError, match="no such file"):
         load_onnx("nowhere.onnx")
     assert ACCELEROMETER.rate == 50.0
+
+
+def test_decimal_commas(folder, tmp_path, monkeypatch, capfd):
+    rows = [[f"{cell:.3f}" for cell in row] for row in walk(100)]
+    tables = {
+        "points": "\n".join(["x,y,z", *(",".join(row) for row in rows)]),
+        "commas": "\n".join(["x;y;z", *(";".join(row).replace(".", ",") for row in rows)]),
+        "mixed": "\n".join(["x,y,z", *(",".join(row).replace(".", ",") for row in rows)]),
+    }
+    for name, text in tables.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    for windows in ((), ("--window", "1")):
+        shown = []
+        for name, decimal in (("points", ()), ("commas", ("--decimal", ","))):
+            words = ("--rate", "50", *windows, *decimal)
+            assert kdcore(monkeypatch, "predict", folder, tmp_path / f"{name}.csv", *words) == 0
+            shown.append(capfd.readouterr().out.replace(f"{name}.csv", ".csv"))
+            if windows:
+                assert kdcore(monkeypatch, "predict", folder, "-", *words, lines=tables[name]) == 0
+                lines = capfd.readouterr().out.splitlines(keepends=True)
+                shown.append("".join(line.replace("-", str(tmp_path / ".csv"), 1) for line in lines))
+        assert len(set(shown)) == 1
+    for name, said in (("commas", "pass --decimal ,"), ("mixed", "line 2 has 6 columns")):
+        for file, lines in ((tmp_path / f"{name}.csv", ""), ("-", tables[name])):
+            assert kdcore(monkeypatch, "predict", folder, file, "--rate", "50", "--window", "1", lines=lines) == 2
+            assert said in capfd.readouterr().err
+    assert kdcore(monkeypatch, "predict", folder, tmp_path / "points.csv", "--rate", "50", "--decimal", ";") == 2
+    assert "--decimal is '.' or ',', not ';'" in capfd.readouterr().err
+
+
+def test_a_folder_is_no_recording(folder, tmp_path, monkeypatch, capfd):
+    (tmp_path / "recordings").mkdir()
+    assert kdcore(monkeypatch, "predict", folder, tmp_path / "recordings") == 2
+    said = capfd.readouterr().err
+    assert f"{tmp_path / 'recordings'}: a folder, not a recording of dataset 'synthetic-motion'" in said
+    assert "give the files in it" in said

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Optional
 import pytest
 from annotated_types import Ge, Gt
 
-from kdcore.plugin.docstring import hint_text
+from kdcore.plugin.docstring import hint_text, joined_lines
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,21 @@ from kdcore.plugin.docstring import hint_text
 )
 def test_hint_as_text(hint, text):
     assert hint_text(hint) == text
+
+
+def test_paragraphs_become_lines_and_the_rest_is_kept():
+    text = """A loss
+of two lines.
+
+.. math::
+
+    a = b \\\\
+    c = d
+
+- one item
+- another
+
+Raises:
+    ValueError: If
+        it fails."""
+    assert joined_lines(text) == text.replace("A loss\nof", "A loss of")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,26 @@ def test_like_across_groups_and_chains(load, valid):
     assert recipe.student.modality == "skeleton"
     assert recipe.student.transforms == recipe.teachers["acc"].transforms
     assert set(recipe.student.taps) == {"layers.1"}
+
+
+def test_keys_given_with_like_are_merged_as_the_documentation_says():
+    text = Path(__file__).parents[3].joinpath("docs/recipes.md").read_text(encoding="utf-8")
+    [example] = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "like: wide" in block]
+    rest = {
+        "version": 1,
+        "name": "copies",
+        "data": {"dataset": {"name": "synthetic-motion"}, "protocol": "cross-subject"},
+        "student": {"modality": "accelerometer", "encoder": "cnn1d"},
+        "losses": ["cross-entropy"],
+        "teacher_losses": ["cross-entropy"],
+    }
+    recipe = load_recipe({**rest, **yaml.safe_load(example)})
+    wide, narrow, recurrent = recipe.teachers.values()
+    assert narrow.encoder.options == {**wide.encoder.options, "width": 16} == {"width": 16, "dropout": 0.2}
+    assert (dict(wide.taps), dict(narrow.taps), dict(recurrent.taps)) == ({"features": "pool"}, {"other": "pool"}, {})
+    assert (recurrent.encoder.name, recurrent.encoder.options) == ("lstm", {})
+    assert narrow.transforms == wide.transforms
+    assert [each.name for each in recurrent.transforms] == ["resample", "joints-to-channels"]
 
 
 def test_copies(load, valid):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from runs import encoder, tiny_recipe
 
-from kdcore.errors import CheckpointError
+from kdcore.errors import CheckpointError, PluginError
+from kdcore.plugin.manager import PluginManager
 from kdcore.runs.evaluation import Recordings, _differ, evaluate_run
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.paths import find_run, recipe_name
+from kdcore.runs.records import recipe_of
 
+LOSSES, DATASETS = ("losses", "schedules"), ("datasets",)
 RESAMPLE = [{"name": "resample", "length": 12}]
 
 
@@ -55,6 +59,21 @@ def clocks(recordings, sample, length=0.5, hop=0.04):
     clock = recordings.dataset.read(sample, "accelerometer").clock
     span = clock[-1] + 1 / 50 - clock[0]
     return [start for start in np.arange(0, 100) * hop if start + length <= span + 1e-9]
+
+
+@pytest.mark.slow
+def test_plugins_of_losses_and_schedules_may_be_gone(windowed, monkeypatch):
+    """Evaluation needs the dataset, the protocol, and what the student is made of."""
+    [run] = windowed.runs
+    expected = list(evaluate_run(str(run)))
+    without = {gone: [each for each in entry_points(group="kdcore") if each.name not in gone] for gone in (LOSSES, DATASETS)}
+    monkeypatch.setattr("kdcore.runs.evaluation.plugin_manager", lambda: PluginManager(without[LOSSES]))
+    assert list(evaluate_run(str(run))) == expected
+    with pytest.raises(PluginError, match=r"used plugin losses .* and plugin schedules"):
+        recipe_of(run, PluginManager(without[LOSSES]))
+    monkeypatch.setattr("kdcore.runs.evaluation.plugin_manager", lambda: PluginManager(without[DATASETS]))
+    with pytest.raises(PluginError, match=r"used plugin datasets .*, which is not installed here"):
+        list(evaluate_run(str(run)))
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -200,3 +202,31 @@ def test_prefixes_name_the_numbers_of_files():
 @pytest.mark.parametrize("value", ["no", "1", "", ";", "\t", "a: b", "x#y", "{s}.csv", "plain", 1.5, [1, "2"], {"a b": ["x"]}])
 def test_values_are_read_back_from_yaml(value):
     assert yaml.safe_load(f"key: {scalar(value)}") == {"key": value}
+
+
+@pytest.mark.parametrize("dates", [False, True])
+def test_parquet_files_with_a_row_for_each_time_step(tmp_path, dates):
+    for subject in range(1, 5):
+        for trial in (1, 2):
+            x, y, z = acceleration(200, 1.0).T
+            clock = np.arange(200) * 20
+            columns = {
+                "time": np.datetime64("2024-03-01T08:00", "ms") + clock.astype("timedelta64[ms]") if dates else clock,
+                "ax": x.astype(np.float32),
+                "ay": y,
+                "az": z,
+                "label": ["walk"] * 100 + ["sit"] * 100,
+                "subject": [f"p{subject}"] * 200,
+            }
+            (tmp_path / "raw").mkdir(exist_ok=True)
+            pq.write_table(pa.table(columns), tmp_path / "raw" / f"rec_{subject}{trial}.parquet")
+    options, samples = made(tmp_path / "raw", tmp_path)
+    assert options["devices"] == {
+        "sensor": {
+            "pattern": "rec_{trial}.parquet", "columns": {"accelerometer": ["ax", "ay", "az"]},
+            "units": {"accelerometer": "g"}, "time_column": "time", "time_unit": "iso" if dates else "ms",
+        }
+    }  # fmt: skip
+    assert (options["label"], options["key_columns"]) == ({"column": "label"}, {"subject": "subject"})
+    assert len(samples) == 16
+    assert {each.key.subject for each in samples} == {"p1", "p2", "p3", "p4"}

@@ -105,12 +105,16 @@ def test_a_program_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
 def test_the_example_runs_a_program(tmp_path):
     folder, file, x = saved_student(tmp_path / "s"), tmp_path / "s.pte", walk(80)
     list(export_student(Request(str(folder), file, samples=60, card=False)))
-    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "x.npy", x[:60])
+    np.save(tmp_path / "long.npy", x)
     script = Path(__file__).parents[3] / "docs/examples/executorch/classify.py"
     shown, said = (
         subprocess.run([sys.executable, script, file, *given], capture_output=True, text=True, check=True).stdout
         for given in ((), (tmp_path / "x.npy",))
     )
+    done = subprocess.run([sys.executable, script, file, tmp_path / "long.npy"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "long.npy: the program reads 60 samples, the recording has 80" in done.stderr
     assert shown == "accelerometer: 60 samples at 50.0 Hz, m/s^2, x, y, z\n"
     lines = dict(line.rsplit(" ", 1) for line in said.splitlines())
     probabilities = load_student(folder).predict(x[:60])[0]

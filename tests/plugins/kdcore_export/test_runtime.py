@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from runtime_example import WITHOUT, classify
 
-from kdcore import Signal, load_student
+from kdcore import DataError, Signal, load_student, read_recording
+from kdcore_export.onnx_student import load_onnx
 
 
 def test_arrays_and_tables_get_their_labels(exported, students, tmp_path):
@@ -33,6 +35,31 @@ def test_it_says_what_it_reads_and_what_it_cannot(exported, tmp_path):
     assert done.returncode == 2
     assert "turned.npy: accelerometer has axes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_tables_with_decimal_commas_are_refused(exported, tmp_path):
+    """0,5,1,5,2,5 under x,y,z is not x = 0, y = 5, z = 1."""
+    for name, rows, said in (
+        ("commas.csv", "x,y,z\n0,5,1,5,2,5\n", "line 2 has more columns than the first line"),
+        ("semicolons.csv", "x;y;z\n0,5;1,5;2,5\n", "could not convert string '0,5'"),
+    ):
+        header, row = rows.split()
+        (tmp_path / name).write_text("\n".join([header, *[row] * 20]))
+        done = classify(exported()[0], tmp_path / name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{name}: {said}" in done.stderr
+
+
+def test_kdcore_reads_the_files_that_an_exported_student_has_no_dataset_for(exported, tmp_path):
+    student = load_onnx(exported()[0])
+    (tmp_path / "clip.mat").write_bytes(b"")
+    (tmp_path / "clip.csv").write_text("x,y,z\n1,2,3\n4,5,6\n")
+    with pytest.raises(DataError, match=r"clip\.mat: it is not known which dataset .* with --dataset$"):
+        read_recording(student, tmp_path / "clip.mat")
+    with pytest.raises(DataError, match=r"clip\.csv: a plain table requires --rate, its samples per second$"):
+        read_recording(student, tmp_path / "clip.csv")
+    with pytest.raises(DataError, match="a folder, not a recording; give the files in it"):
+        read_recording(student, tmp_path)
 
 
 def test_torch_is_really_absent():
