@@ -116,7 +116,10 @@ def _unknown(name: str, names: Iterable[str]) -> str:
 
 
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the plugins and what they provide, or why they are not in use."""
+    """List the plugins and what they provide.
+
+    If a plugin is not in use, the reason is shown.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table contains the same information
         rows = _plugin_rows()

@@ -55,7 +55,10 @@ def predict(
         Path | None, typer.Option(help="Write an .html file with plots of the recordings and their predictions over time.")
     ] = None,
 ) -> None:
-    """Classify recordings with a saved student, or with a model that comes with kdcore (--model)."""
+    """Classify recordings with a saved student.
+
+    With --model, classify them with a model that comes with kdcore.
+    """
     from kdcore.cli.pictures import draw, refuse_path
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model

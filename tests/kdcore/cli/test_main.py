@@ -80,6 +80,13 @@ def test_no_command_shows_the_help(words):
     assert "Commands:" in done.stdout
 
 
+@pytest.mark.parametrize("words", [[], ["data"], ["recipes"], ["models"], ["runs"], ["cache"]])
+def test_no_description_in_a_list_of_commands_is_cut(words):
+    listed = typed(*words, "--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+    assert listed
+    assert "..." not in listed
+
+
 def test_the_help_of_run_shows_examples_on_lines_of_their_own():
     said = typed("run", "--help").stdout
     assert sum(line.strip().startswith("kdcore run ") for line in said.splitlines()) == 3
