@@ -8,9 +8,7 @@ import typer
 
 from kdcore.cli.arguments import complete_model
 
-app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="List the shipped models, or print a model card."
-)
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List the shipped models, or print a model card.")
 
 
 @app.command("list")

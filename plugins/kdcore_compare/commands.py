@@ -69,7 +69,8 @@ def seeds(
 ) -> None:
     """Train the seeds of a recipe in parallel.
 
-    Then compare the student with its baseline. Each seed that a free job trains is a run of its own. Finished runs are reused and interrupted ones are resumed.
+    Then compare the student with its baseline. Each seed that a free job trains is a run of its own. Finished runs are
+    reused and interrupted ones are resumed.
     """
     from kdcore_compare.parallel import Parallel
     from kdcore_compare.seeds import train_seeds
@@ -118,8 +119,9 @@ def compare_methods(
 ) -> None:
     """Compare distillation losses on the same student.
 
-    Trains the student with one loss at a time, and shows the gain of each. Each loss is added to the terms of the baseline. Its weight is chosen on the validation split, without test
-    samples. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
+    Trains the student with one loss at a time, and shows the gain of each. Each loss is added to the terms of the
+    baseline. Its weight is chosen on the validation split, without test samples. Teachers are trained once. Finished
+    runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.compare_methods import compare_methods as start
     from kdcore_compare.methods import parse_grid
@@ -164,8 +166,9 @@ def cross_validate(
 ) -> None:
     """Cross-validate a recipe over its subjects.
 
-    Compares the student with its baseline, paired by fold. Shows the mean and spread over folds, the accuracy of each subject, and the pooled confusion. The folds replace the recipe's
-    protocol. Finished folds are reused and interrupted ones are resumed.
+    Compares the student with its baseline, paired by fold. Shows the mean and spread over folds, the accuracy of each
+    subject, and the pooled confusion. The folds replace the recipe's protocol. Finished folds are reused and
+    interrupted ones are resumed.
     """
     from kdcore_compare.cross_validation import cross_validate as start
     from kdcore_compare.folds import Division
@@ -205,7 +208,8 @@ def sweep(
 ) -> None:
     """Search for the best values of a recipe's keys.
 
-    Ranks them by accuracy (or mAP, MAE, R²) on the validation split. Test samples are never used. Run the same command again, on this machine or another, to resume a sweep or to add a worker.
+    Ranks them by accuracy (or mAP, MAE, R²) on the validation split. Test samples are never used. Run the same command
+    again, on this machine or another, to resume a sweep or to add a worker.
     """
     from kdcore_compare.parallel import Parallel
     from kdcore_compare.sweep import sweep as start

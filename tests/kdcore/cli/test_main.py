@@ -61,6 +61,11 @@ def test_several_recipes_are_checked_at_once_with_all_their_problems():
     assert "3 problems; nothing was run." in done.stderr
 
 
+def test_an_unknown_recipe_without_similar_names():
+    done = typed("run", "zzzz")
+    assert "no file or shipped recipe 'zzzz' (kdcore recipes list shows the shipped recipes)" in done.stderr
+
+
 def test_one_is_not_several():
     done = typed("validate", "quickstart", "student.copies=2")
     assert "1 teacher, 2 students" in done.stdout
