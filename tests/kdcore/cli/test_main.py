@@ -13,6 +13,7 @@ from runs import typed
 
 from kdcore import __version__
 from kdcore.cli.plugins import describe
+from kdcore_losses.dist import StrongerTeacher
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,13 @@ def test_an_unknown_recipe_without_similar_names():
 def test_one_is_not_several():
     done = typed("validate", "quickstart", "student.copies=2")
     assert "1 teacher, 2 students" in done.stdout
+
+
+def test_components_are_listed_with_their_plugin_and_a_description():
+    lines = typed("list", "losses").stdout.splitlines()
+    [dist] = [line.split(maxsplit=2) for line in lines if line.startswith("  dist ")]
+    assert dist[:2] == ["dist", "losses"]
+    assert dist[2] == (StrongerTeacher.__doc__ or "").splitlines()[0]
 
 
 def test_describe_shows_options_once(capsys):
