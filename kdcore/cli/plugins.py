@@ -86,6 +86,7 @@ def describe(
     from kdcore.cli.tables import output, show_table
     from kdcore.plugin.docstring import without_sections
     from kdcore.plugin.manager import plugin_manager
+    from kdcore.plugin.markup import plain
     from kdcore.plugin.option_schema import describe as described
 
     registry = plugin_manager().registry
@@ -98,12 +99,13 @@ def describe(
         description = described(entry)
         console.print(f"{description.kind.replace('_', ' ')} {description.name}", style="bold", highlight=False)
         console.print(f"from plugin {description.plugin} ({description.target})\n", style="dim", highlight=False)
-        console.print(without_sections(description.doc, "Args"), markup=False, highlight=False)
+        text = plain(without_sections(description.doc, "Args", "Raises", "Returns", "Attributes"))
+        console.print(text, markup=False, highlight=False)
         if description.options:
             options = Table("option", "type", "default", "meaning", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
             for option in description.options:
                 default = "required" if option.required else option.default
-                options.add_row(*map(Text, (option.name, option.type, default, option.description)))
+                options.add_row(*map(Text, (option.name, option.type, default, plain(option.description))))
             console.print()
             show_table(console, options)
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdcore.plugin.markup import plain
+
 
 def first_line(target: str) -> str:
     """Return the first line of the docstring of ``module:Object``, a class or function; empty if it is not found.
@@ -21,13 +23,8 @@ def first_line(target: str) -> str:
         except (OSError, ValueError):
             continue
         found = re.search(rf'{signature} +r?"""([^\n]*)', text, re.MULTILINE)
-        return _plain(found[1].partition('"""')[0]) if found else ""
+        return plain(found[1].partition('"""')[0]).strip() if found else ""
     return ""
-
-
-def _plain(text: str) -> str:
-    """Remove the markup of code and formulas."""
-    return re.sub(r":math:`([^`]*)`", r"\1", text).replace("``", "").strip()
 
 
 def _files(module: str) -> Iterator[Path]:

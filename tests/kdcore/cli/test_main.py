@@ -85,6 +85,14 @@ def test_describe_shows_options_once(capsys):
     assert (said.count("keeps the"), "Args:" in said) == (1, False)
 
 
+@pytest.mark.parametrize("name", ["dkd", "gsdm", "synthetic-motion"])
+def test_describe_shows_no_markup(name, capsys):
+    describe(name)
+    said = capsys.readouterr().out
+    assert not re.search(r"math:|``|Raises:", said)
+    assert len(said.splitlines()) > 10
+
+
 @pytest.mark.parametrize("words", [[], ["data"], ["recipes"]])
 def test_no_command_shows_the_help(words):
     done = typed(*words)

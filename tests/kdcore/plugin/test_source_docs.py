@@ -44,9 +44,9 @@ def package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("target", "line"),
     [
-        ("loss:Loss", "Compare logits."),
+        ("loss:Loss", "Compare `logits`."),
         ("loss:build", 'Build an "encoder" of x_1.'),
-        ("inner:Loss", "Compare logits."),
+        ("inner:Loss", "Compare `logits`."),
         ("loss:Bare", ""),
         ("loss:missing", ""),
         ("binary:Loss", ""),
