@@ -16,7 +16,11 @@ from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
 from kdcore.runs.paths import age_order, began, find_run, runs_folder
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List runs, or delete some of them.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    help="List runs, or delete some of them. Without a command, all are listed.",
+)
 
 
 @app.callback()
@@ -46,7 +50,9 @@ def list_runs(context: typer.Context) -> None:
             size_text(size_of(folder)),
         )
     show_table(output(), table)
-    print("gain: accuracy of the distilled student minus the baseline, in percentage points (95 %); other metrics are named")
+    print(
+        "gain: accuracy of the distilled student minus the baseline, in percentage points (95 % interval); other metrics are named"
+    )
 
 
 @app.command("rm")
