@@ -51,7 +51,7 @@ def list_runs(context: typer.Context) -> None:
         )
     show_table(output(), table)
     print(
-        "gain: accuracy of the distilled student minus the baseline, in percentage points (95 % interval); other metrics are named"
+        "gain: accuracy of the distilled student minus the baseline, in points, with its 95 % interval; other metrics are named"
     )
 
 
