@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcore.contracts.dataset import Dataset
-from kdcore.errors import Problem, RecipeError
+from kdcore.errors import COMMAND_LINE, Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.compatibility import check_compatibility
@@ -88,7 +88,7 @@ def load_recipe(
     complete_tree = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
     hint = Misplaced(complete_tree, plugins, frozenset(Recipe.model_fields)).hint
     lines = dict(tree.places()) | dict(node.places())  # a key removed with null is reported as missing at the line of the null
-    places = Places(lines, "command line" if isinstance(source, str | Path) else "", hint)
+    places = Places(lines, COMMAND_LINE if isinstance(source, str | Path) else "", hint)
     read_problems += impossible_numbers(node, places, plugins)
     recipe, check_problems = _checked(node.plain(), complete_tree, places, plugins, objects, files)
     causes = [problem.path.removesuffix(".like") for problem in read_problems if problem.path]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 
 from pydantic import BaseModel, ValidationError
 
-from kdcore.errors import VALUE, Problem
+from kdcore.errors import COMMAND_LINE, VALUE, Problem
 from kdcore.recipe.yaml import Steps, dotted, place_of
 from kdcore.suggestions import did_you_mean, nearest
 
@@ -47,7 +47,7 @@ class Places:
     def __init__(
         self,
         places: Mapping[Steps, tuple[Path | None, int | None]],
-        source: str = "command line",
+        source: str = COMMAND_LINE,
         elsewhere: Callable[[Steps], str] = lambda path: "",
     ):
         self.places, self.source, self.elsewhere = dict(places), source, elsewhere
@@ -55,8 +55,7 @@ class Places:
     def problem(self, path: Steps, message: str, hint: str = "") -> Problem:
         """Return a problem at `path`."""
         file, line = place_of(self.places, path)
-        text = message if file or not self.places or not self.source else f"{message} ({self.source})"
-        return Problem(dotted(path), text, file, line, hint)
+        return Problem(dotted(path), message, file, line, hint, "" if file or not self.places else self.source)
 
     def later(self, one: Steps, other: Steps) -> Steps:
         """Return the path with precedence: set on the command line, or else in the recipe's own file; `one` if equal."""

@@ -340,11 +340,7 @@ def test_the_name_said_later_is_the_one_that_is_taken(valid, write, plugins):
 
 def test_what_was_taken_away_is_missed_where_that_was_said(valid, problems, write, plugins):
     [found] = problems(valid, "student.encoder=")
-    assert (found.path, found.file, found.message) == (
-        "student.encoder",
-        None,
-        "the key 'encoder' is missing (command line)",
-    )
+    assert str(found) == "command line: student.encoder: the key 'encoder' is missing"
     child = write("extends: recipe.yaml\nstudent:\n  encoder: null\n", "child.yaml")
     with pytest.raises(RecipeError) as caught:
         load_recipe(child, (), plugins)
@@ -362,7 +358,7 @@ def test_what_was_taken_away_is_missed_where_that_was_said(valid, problems, writ
 )
 def test_alternatives_are_told_in_one_sentence(valid, problems, override, message):
     [found] = problems(valid, override)
-    assert found.message == f"{message} (command line)"
+    assert (found.message, found.source) == (message, "command line")
 
 
 @pytest.mark.parametrize(
