@@ -49,7 +49,7 @@ def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
             return where, Node(value)
         found += error.problems
         node = None
-    problems += [Problem(path, f"on the command line: {each.message}", hint=each.hint) for each in found]
+    problems += [Problem(path, each.message, hint=each.hint, source=COMMAND_LINE) for each in found]
     return None if node is None or found else (where, node)
 
 
