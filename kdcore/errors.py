@@ -34,6 +34,10 @@ class UsageError(KdcoreError):
     exit_code = 2
 
 
+COMMAND_LINE = "command line"
+"""Source of a problem in an override."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A single problem of a recipe.
@@ -44,6 +48,7 @@ class Problem:
         file: The file that contains it; None for a command-line override.
         line: Line in that file, counted from 1.
         hint: Advice, e.g. the nearest valid name.
+        source: Origin of a value that is in no file, e.g. ``command line``; empty if unknown.
     """
 
     path: str
@@ -51,9 +56,11 @@ class Problem:
     file: Path | None = None
     line: int | None = None
     hint: str = ""
+    source: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
+        origin = str(self.file) if self.file else self.source
+        where = f"{origin}:{self.line}: " if self.file and self.line else f"{origin}: " if origin else ""
         path = f"{_STEP.sub(_shortened, self.path)}: " if self.path else ""
         hint = f" ({_brief(self.hint)})" if self.hint else ""
         return f"{where}{path}{_brief(self.message)}{hint}"

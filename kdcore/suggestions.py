@@ -37,4 +37,6 @@ def or_meant(name: str, known: Iterable[str]) -> str:
 def _most_like(name: str, known: Iterable[str], count: int, least: float = SIMILAR) -> list[str]:
     from difflib import get_close_matches
 
-    return get_close_matches(name, list(known), n=count, cutoff=least)
+    known = list(known)
+    lowered = dict(zip(map(str.casefold, known), known, strict=True))
+    return [lowered[each] for each in get_close_matches(name.casefold(), lowered, n=count, cutoff=least)]

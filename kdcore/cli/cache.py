@@ -18,7 +18,11 @@ KINDS: Mapping[str, str] = {
     SCHEMAS: "component schemas",
 }
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Show or clear the cache.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    help="Show or clear the cache. Without a command, its contents are shown.",
+)
 
 
 @app.callback()

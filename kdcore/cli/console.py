@@ -86,22 +86,20 @@ class ConsoleListener(RunListener):
 
     def stage_reused(self, stage: StagePlan) -> None:
         learners = ", ".join(stage.learners)
-        self.console.print(
-            f"{self._title}: {stage.name} ({learners}), reused from an earlier run", style="dim", highlight=False
-        )
+        self._dimmed(f"{self._title}: {stage.name} ({learners}), reused from an earlier run")
 
     def stage_finished(self, stage: StagePlan) -> None:
         self._drop_task()
         seconds, learners = time.monotonic() - self._began, ", ".join(stage.learners)
         epochs = f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}"
-        self.console.print(
-            f"{self._title}: {stage.name} ({learners}), {epochs} in {seconds:.1f} s  {self._note}",
-            style="dim",
-            highlight=False,
-        )
+        self._dimmed(f"{self._title}: {stage.name} ({learners}), {epochs} in {seconds:.1f} s  {self._note}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _dimmed(self, text: str) -> None:
+        """Print a line without wrapping: in a log file, rich would break it after 80 characters."""
+        self.console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def _drop_task(self) -> None:
         if self._task is not None:

@@ -25,7 +25,10 @@ def check_data(
         typer.Option(help="Write an .html file with a plot of one training recording per modality and class."),
     ] = None,
 ) -> None:
-    """Read all recordings, count samples by class, subject and split, and check for leaks between splits."""
+    """Count samples, and check for leaks between splits.
+
+    Reads all recordings. Samples are counted by class, subject and split.
+    """
     from kdcore.cli.pictures import draw, refuse_path
     from kdcore.data.check import check
 

@@ -8,9 +8,7 @@ import typer
 
 from kdcore.cli.arguments import complete_model
 
-app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="List the models that come with kdcore, or print a model card."
-)
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List the shipped models, or print a model card.")
 
 
 @app.command("list")
@@ -28,7 +26,10 @@ def list_models() -> None:
 def card(
     name: Annotated[str, typer.Argument(help="Model name, as listed by kdcore models list.", autocompletion=complete_model)],
 ) -> None:
-    """Print a model card: data, training, results, limitations and licence."""
+    """Print the model card of a shipped model.
+
+    It describes the data, training, results, limitations and licence.
+    """
     from kdcore.deploy.shipped_models import CARD, find_model
 
     print((find_model(name) / CARD).read_text(encoding="utf-8"), end="")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,9 +47,13 @@ def list_components(
         ),
     ] = "",
 ) -> None:
-    """List the components provided by the installed plugins."""
+    """List the components provided by the installed plugins.
+
+    Each line shows the name of a component, its plugin and a description.
+    """
     from kdcore.plugin.manager import plugin_manager
     from kdcore.plugin.registry import KINDS
+    from kdcore.plugin.source_docs import first_line
 
     registry = plugin_manager().registry
     kinds = [each for each, plural in KINDS.items() if not kind or kind.replace("-", "_") in (each, plural)]
@@ -57,13 +63,16 @@ def list_components(
             f"unknown kind of component {kind!r}{or_meant(kind, KINDS.values())} "
             f"(known: {all_kinds}; for recipes, use kdcore recipes list)"
         )
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for each in kinds:
         entries = list(registry.entries(each))
         width = max((len(entry.name) for entry in entries), default=0)
+        plugin_width = max((len(entry.plugin) for entry in entries), default=0)
         print(f"{KINDS[each].replace('_', '-')}:")
         for entry in entries:
-            note = f"  (ambiguous: write {entry.qualified})" if len(registry.claims(each, entry.name)) > 1 else ""
-            print(f"  {entry.name:<{width}}  {entry.plugin}{note}")
+            note = f"(ambiguous: write {entry.qualified}) " if len(registry.claims(each, entry.name)) > 1 else ""
+            line = f"  {entry.name:<{width}}  {entry.plugin:<{plugin_width}}  {note}{first_line(entry.target)}"
+            print(line.rstrip() if len(line) <= room else f"{line[: room - 1]}…")
 
 
 def describe(
@@ -77,6 +86,7 @@ def describe(
     from kdcore.cli.tables import output, show_table
     from kdcore.plugin.docstring import joined_lines, without_sections
     from kdcore.plugin.manager import plugin_manager
+    from kdcore.plugin.markup import plain
     from kdcore.plugin.option_schema import describe as described
 
     registry = plugin_manager().registry
@@ -89,12 +99,13 @@ def describe(
         description = described(entry)
         console.print(f"{description.kind.replace('_', ' ')} {description.name}", style="bold", highlight=False)
         console.print(f"from plugin {description.plugin} ({description.target})\n", style="dim", highlight=False)
-        console.print(joined_lines(without_sections(description.doc, "Args")), markup=False, highlight=False)
+        text = plain(joined_lines(without_sections(description.doc, "Args", "Raises", "Returns", "Attributes")))
+        console.print(text, markup=False, highlight=False)
         if description.options:
             options = Table("option", "type", "default", "meaning", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
             for option in description.options:
                 default = "required" if option.required else option.default
-                options.add_row(*map(Text, (option.name, option.type, default, option.description)))
+                options.add_row(*map(Text, (option.name, option.type, default, plain(option.description))))
             console.print()
             show_table(console, options)
 
@@ -116,7 +127,10 @@ def _unknown(name: str, names: Iterable[str]) -> str:
 
 
 def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the plugins and what they provide, or why they are not in use."""
+    """List the plugins and what they provide.
+
+    If a plugin is not in use, the reason is shown.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table contains the same information
         rows = _plugin_rows()

@@ -56,7 +56,10 @@ def predict(
         Path | None, typer.Option(help="Write an .html file with plots of the recordings and their predictions over time.")
     ] = None,
 ) -> None:
-    """Classify recordings with a saved student, or with a model that comes with kdcore (--model)."""
+    """Classify recordings with a saved student.
+
+    With --model, classify them with a model that comes with kdcore.
+    """
     from kdcore.cli.pictures import draw, refuse_path
     from kdcore.deploy.plain_tables import DECIMAL_MARKS
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions

@@ -57,7 +57,10 @@ def run(
 
 
 def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = False) -> None:
-    """Resume an interrupted run, or train a finished run for more epochs, e.g. with schedule.student.epochs=60."""
+    """Resume an interrupted run, or extend a finished run.
+
+    To extend a finished run, override its number of epochs, e.g. schedule.student.epochs=60.
+    """
     from kdcore.cli import STARTED
     from kdcore.cli.console import ConsoleListener, stderr
     from kdcore.runs.run import resume as go_on
@@ -68,7 +71,7 @@ def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = 
 
 
 def validate(recipe: RecipeArgument, overrides: MoreRecipes = None) -> None:
-    """Validate recipes without running them or reading their data."""
+    """Validate recipes without reading data or training."""
     from kdcore.errors import RecipeError
 
     recipes = [recipe, *(word for word in overrides or () if "=" not in word)]
@@ -96,7 +99,7 @@ def _check(recipe: str, overrides: list[str]) -> None:
 
 
 def evaluate(run_id: RunArgument) -> None:
-    """Evaluate the saved students of a run on its test split again."""
+    """Evaluate a run's saved students on its test split again."""
     from kdcore.runs.evaluation import evaluate_run
 
     for line in evaluate_run(run_id):
@@ -109,7 +112,10 @@ def outputs(
     output: Annotated[Path, typer.Option("--output", "-o", help="Output file: .parquet, .npz or .safetensors.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
 ) -> None:
-    """Store the outputs of a trained teacher or student in a file that a recipe can use as a teacher (`outputs:`)."""
+    """Store the outputs of a trained teacher or student.
+
+    A recipe can use the file instead of a teacher network (`outputs:`).
+    """
     from kdcore.runs.outputs import store_outputs
 
     counts = store_outputs(run_id, of, output, seed)

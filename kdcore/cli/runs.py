@@ -16,7 +16,11 @@ from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
 from kdcore.runs.paths import age_order, began, find_run, runs_folder
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List runs, or delete some of them.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    help="List runs, or delete some of them. Without a command, all are listed.",
+)
 
 
 @app.callback()
@@ -47,7 +51,9 @@ def list_runs(context: typer.Context) -> None:
         )
     console = output()
     show_table(console, table)
-    gain = "gain: accuracy of the distilled student minus the baseline's, in percentage points (95 %); other metrics are named"
+    gain = (
+        "gain: accuracy of the distilled student minus the baseline, in points, with its 95 % interval; other metrics are named"
+    )
     console.print(gain, highlight=False)
 
 

@@ -83,7 +83,8 @@ def hint_text(hint: Any) -> str:
     """Format a type hint for users of recipes, e.g. ``float > 0 | Ramp`` or ``'last' | 'best'``."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return " ".join([hint_text(args[0]), *(bound for each in args[1:] for bound in _bounds(each))])
+        bounds = ", ".join(bound for each in args[1:] for bound in _bounds(each))
+        return f"{hint_text(args[0])} {bounds}".strip()
     if origin in (Union, types.UnionType):
         return " | ".join(dict.fromkeys(_members(hint)))
     if origin is Literal:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcore.contracts.dataset import Dataset
-from kdcore.errors import Problem, RecipeError
+from kdcore.errors import COMMAND_LINE, Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.compatibility import check_compatibility
@@ -29,7 +29,7 @@ from kdcore.recipe.python_values import node_of
 from kdcore.recipe.relative_paths import located, with_whole_paths
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.validate import check_components
-from kdcore.recipe.yaml import Node, Steps, read, steps
+from kdcore.recipe.yaml import Node, Steps, dotted, read, steps
 from kdcore.suggestions import nearest
 
 __all__ = ["find_recipe", "list_recipes", "load_recipe"]
@@ -90,10 +90,11 @@ def load_recipe(
     complete_tree = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
     hint = Misplaced(complete_tree, plugins, frozenset(Recipe.model_fields)).hint
     lines = dict(tree.places()) | dict(node.places())  # a key removed with null is reported as missing at the line of the null
-    places = Places(lines, "command line" if isinstance(source, str | Path) else "", hint)
+    places = Places(lines, COMMAND_LINE if isinstance(source, str | Path) else "", hint)
     read_problems += impossible_numbers(node, places, plugins)
     recipe, check_problems = _checked(node.plain(), complete_tree, places, plugins, objects, files)
-    problems = read_problems + [problem for problem in check_problems if not _is_consequence(problem, read_problems)]
+    causes = [problem.path.removesuffix(".like") for problem in read_problems if problem.path]
+    problems = read_problems + [problem for problem in check_problems if not _is_consequence(problem, causes)]
     if part and recipe is not None:
         problems = [problem for problem in problems if problem.path.split(".")[0] == part]
     if problems or recipe is None:
@@ -116,12 +117,13 @@ def _checked(
         files: Whether files must exist.
     """
     recipe, problems = _validated(tree, places)
-    stand_in = recipe or _without_invalid_values(tree, problems)
+    stand_in, removed = (recipe, []) if recipe else _without_invalid_values(tree, problems)
     components = check_components(whole, places, plugins)
     problems += components.problems
     if stand_in:
         stand_in._objects = objects
-        problems += check_compatibility(stand_in, tree, components, places)
+        found = check_compatibility(stand_in, tree, components, places)
+        problems += [problem for problem in found if not _is_consequence(problem, removed)]
         if files:
             problems += missing_files(stand_in, tree, places, plugins)
     return recipe, problems
@@ -213,29 +215,32 @@ def _validated(tree: Any, places: Places) -> tuple[Recipe | None, list[Problem]]
         return None, found_by_schema(error, tree, places, Recipe, also=("extends",))
 
 
-def _without_invalid_values(tree: Any, problems: Sequence[Problem]) -> Recipe | None:
-    """Return the recipe without its invalid values, so that the rest can be checked in the same pass."""
+def _without_invalid_values(tree: Any, problems: Sequence[Problem]) -> tuple[Recipe | None, list[str]]:
+    """Return the recipe without its invalid values, so that the rest can be checked in the same pass, and the removed paths."""
     tree = deepcopy(tree)
-    for holder, key in [_enclosing_key(tree, steps(problem.path)) for problem in problems]:
-        holder.pop(key, None)
+    removed = []
+    for holder, path in [_enclosing_key(tree, steps(problem.path)) for problem in problems]:
+        if path:
+            holder.pop(path[-1], None)
+            removed.append(dotted(path))
     try:
-        return Recipe.model_validate_json(json.dumps(tree))
+        return Recipe.model_validate_json(json.dumps(tree)), removed
     except ValidationError:
-        return None
+        return None, removed
 
 
-def _enclosing_key(tree: Any, path: Steps) -> tuple[dict[Any, Any], str | int]:
-    """Return the mapping and key that contain the value at `path`, or the closest enclosing one."""
+def _enclosing_key(tree: Any, path: Steps) -> tuple[dict[Any, Any], Steps]:
+    """Return the mapping that contains the value at `path`, or the closest enclosing one, and the path of the value in it."""
     holder: dict[Any, Any] = {}
-    last: str | int = ""
-    for step in path:
+    found: Steps = ()
+    for number, step in enumerate(path):
         if isinstance(tree, dict) and step in tree:
-            holder, last, tree = tree, step, tree[step]
+            holder, found, tree = tree, path[: number + 1], tree[step]
         elif isinstance(tree, list) and isinstance(step, int) and step < len(tree):
             tree = tree[step]
         else:
             break
-    return holder, last
+    return holder, found
 
 
 def _deduplicated(problems: Sequence[Problem]) -> Iterable[Problem]:
@@ -247,7 +252,6 @@ def _deduplicated(problems: Sequence[Problem]) -> Iterable[Problem]:
     return unique.values()
 
 
-def _is_consequence(problem: Problem, early: Sequence[Problem]) -> bool:
-    """Return whether a problem is a consequence of one found while reading."""
-    causes = [cause.path.removesuffix(".like") for cause in early if cause.path]
+def _is_consequence(problem: Problem, causes: Iterable[str]) -> bool:
+    """Return whether a problem is at or below one of the paths `causes`, whose values are already known to be wrong."""
     return any(problem.path == cause or problem.path.startswith((f"{cause}.", f"{cause}[")) for cause in causes)

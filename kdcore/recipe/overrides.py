@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdcore.errors import Problem, RecipeError
+from kdcore.errors import COMMAND_LINE, Problem, RecipeError
 from kdcore.recipe.merge import TEXTS, find_entry, labels_of, merge, merge_recipes
 from kdcore.recipe.yaml import Node, Steps, dotted, parse, steps
 from kdcore.suggestions import did_you_mean
@@ -38,8 +38,8 @@ def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
         problems.append(Problem("", f"could not parse the override {text!r}", hint=hint))
         return None
     if where[0] == "extends":
-        what = "`extends` cannot be overridden (command line)"
-        problems.append(Problem(path, what, hint="write a file that extends it"))
+        what = "`extends` cannot be overridden"
+        problems.append(Problem(path, what, hint="write a file that extends it", source=COMMAND_LINE))
         return None
     found: list[Problem] = []
     try:
@@ -49,7 +49,7 @@ def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
             return where, Node(value)
         found += error.problems
         node = None
-    problems += [Problem(path, f"on the command line: {each.message}", hint=each.hint) for each in found]
+    problems += [Problem(path, each.message, hint=each.hint, source=COMMAND_LINE) for each in found]
     return None if node is None or found else (where, node)
 
 
@@ -84,7 +84,7 @@ def _assigned(node: Node | None, path: Steps, value: Node, done: Steps, option: 
     if node.is_list:
         return _assigned_in_list(node, step, rest, value, here)
     if not node.is_mapping or isinstance(step, int):
-        raise RecipeError([Problem(dotted(here), "no such key in this recipe (command line)")])
+        raise RecipeError([Problem(dotted(here), "no such key in this recipe", source=COMMAND_LINE)])
     if not done and not rest:
         return merge_recipes(node, node.replaced({step: value}))
     if not rest and step == "name":
@@ -101,7 +101,7 @@ def _assigned_in_list(node: Node, step: str | int, rest: Steps, value: Node, her
     index = step if isinstance(step, int) else find_entry(node.value, labels, step)
     if index is None or index >= len(labels):
         hint = did_you_mean(str(step), labels, "entries") if all(labels) else f"it has {_counted(labels)}, counted from 0"
-        raise RecipeError([Problem(dotted(here), "no such entry in this list (command line)", hint=hint)])
+        raise RecipeError([Problem(dotted(here), "no such entry in this list", hint=hint, source=COMMAND_LINE)])
     items = list(node.value)
     if not rest and value.value is None:
         del items[index]

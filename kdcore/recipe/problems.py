@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 
 from pydantic import BaseModel, ValidationError
 
-from kdcore.errors import VALUE, Problem
+from kdcore.errors import COMMAND_LINE, VALUE, Problem
 from kdcore.recipe.yaml import Steps, dotted, place_of
 from kdcore.suggestions import did_you_mean, nearest
 
@@ -20,6 +20,11 @@ _WORDS = {
     "Input should": "must",
     "Value should": "must",
     "String should": "must",
+    "a valid integer, unable to parse string as an integer": "a valid integer",
+    "a valid integer, got a number with a fractional part": "a valid integer",
+    "a valid number, unable to parse string as a number": "a valid number",
+    "a valid boolean, unable to interpret input": "true or false",
+    "a valid boolean": "true or false",
     "a valid array": "a list",
     "a valid dictionary": "a mapping",
     "an object": "a mapping",
@@ -42,7 +47,7 @@ class Places:
     def __init__(
         self,
         places: Mapping[Steps, tuple[Path | None, int | None]],
-        source: str = "command line",
+        source: str = COMMAND_LINE,
         elsewhere: Callable[[Steps], str] = lambda path: "",
     ):
         self.places, self.source, self.elsewhere = dict(places), source, elsewhere
@@ -50,8 +55,7 @@ class Places:
     def problem(self, path: Steps, message: str, hint: str = "") -> Problem:
         """Return a problem at `path`."""
         file, line = place_of(self.places, path)
-        text = message if file or not self.places or not self.source else f"{message} ({self.source})"
-        return Problem(dotted(path), text, file, line, hint)
+        return Problem(dotted(path), message, file, line, hint, "" if file or not self.places else self.source)
 
     def later(self, one: Steps, other: Steps) -> Steps:
         """Return the path with precedence: set on the command line, or else in the recipe's own file; `one` if equal."""
@@ -107,6 +111,8 @@ def found_by_schema(
     for path, group in messages.items():
         valid = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
         hint = _key_hint((*at, *path), valid, places) if group[0].kind in _UNKNOWN_KEY else _choice_hint(group)
+        if group[0].kind == "missing" and path[-1] == "name":
+            hint = _name_hint(tree, path[:-1])
         message = _joined_message(group)
         if of and len(path) == 1 and group[0].names_key:
             message = f"the {of} {'needs an' if group[0].kind == 'missing' else 'has no'} option {path[0]!r}"
@@ -128,6 +134,18 @@ def _key_hint(path: Steps, valid: Iterable[str], places: Places) -> str:
     key, valid = str(path[-1]), sorted(valid)
     elsewhere = "" if nearest(key, valid, ALIKE) else places.elsewhere(path)
     return elsewhere or did_you_mean(key, valid)
+
+
+def _name_hint(tree: Any, path: Steps) -> str:
+    """Suggest ``{name: x, option: 1}`` for a component that is written ``{x: {option: 1}}``."""
+    for step in path:
+        tree = tree[step]
+    if not isinstance(tree, Mapping) or len(tree) != 1:
+        return ""
+    [(name, options)] = tree.items()
+    if not isinstance(options, Mapping):
+        return ""
+    return f"write {{name: {name}, …}} instead of {{{name}: {{…}}}}"
 
 
 def _choice_hint(group: Sequence[_Finding]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import kdcore
 from kdcore.errors import Problem, RecipeError
-from kdcore.suggestions import did_you_mean
+from kdcore.suggestions import nearest
 
 
 def _folder() -> Path:
@@ -68,4 +68,5 @@ def find_source(source: str | Path) -> Path:
 
 def _nearest(name: str, known: list[str]) -> str:
     same_ending = [each for each in known if each.rpartition("/")[2] == name]
-    return f"did you mean {same_ending[0]!r}?" if same_ending else did_you_mean(name, known, "shipped recipes")
+    near = same_ending[0] if same_ending else nearest(name, known)
+    return f"did you mean {near!r}?" if near else "kdcore recipes list shows the shipped recipes"

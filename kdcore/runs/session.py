@@ -75,7 +75,7 @@ class RunSession:
         folder: Folder of the run to resume; None for a new run.
         split: Split to evaluate a new run on.
         retrain: Whether a new run trains teachers even if other runs have trained them.
-        extends: Folder of the finished run that a new run extends, and by what; None for none.
+        extends: Folder of the finished run that a new run extends, and the extension; None if it extends none.
         phases: Timer of the run; a new one by default. With a profile, steps of the first arm are traced.
     """
 
@@ -107,7 +107,7 @@ class RunSession:
         self.engine: Engine | None = None
         self.interrupts = Interrupts(lambda line: self.listener.say(line), self._ask_to_stop)
         self.tracker = Tracker()
-        self.journal: RunJournal | None = None  # in all processes but the first
+        self.journal: RunJournal | None = None  # stays None in all processes except the first
         self._stack = ExitStack()
 
     @cached_property

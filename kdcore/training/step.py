@@ -99,7 +99,7 @@ class StageStep(nn.Module):
         self._ablated_sources: dict[str, Outputs] | None = None
         self._mixing: Mix | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
-        # Draws of a loss must not change those of the networks: the baseline lacks some of the losses.
+        # Random numbers drawn by a loss must not change those of the networks, because the baseline lacks some of the losses.
         self.streams = [RandomStream(f"loss {name}") for name in self.names]
 
     @property
@@ -151,7 +151,7 @@ class StageStep(nn.Module):
         return total, values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
-        """The scalar value of a term: 0 for an empty batch; for a mixed one, the mean for both label sets, weighted by share.
+        """The scalar value of a term: 0 for an empty batch; with mixed labels, the mean over both sets, weighted by share.
 
         Raises:
             TrainingError: If the loss returns anything but a scalar.
@@ -180,7 +180,7 @@ class StageStep(nn.Module):
             raise TrainingError(f"{self.distiller.describe_term(term.learner, term.spec.id)}: {wrong}")
 
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:
-        """Run the networks, and build each term's context; that of a term that reads labels has the labelled samples only."""
+        """Run the networks, and build the context of each term. Terms that read labels get only the labelled samples."""
         distiller = self.distiller
         if self.present:
             return self._contexts_where_present(rows)
@@ -209,7 +209,7 @@ class StageStep(nn.Module):
         read |= sources
         labelled = known(whole.labels).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         some = labelled is not None and len(labelled) < len(whole)
-        # Losses that do not declare that they read labels get none where a later batch has none for all of its samples.
+        # A loss that does not declare that it reads labels gets none if other batches lack labels for some samples.
         undeclared = whole.with_labels(None) if mix or self._partly_labelled else whole
         found, embeddings = [], distiller.class_embeddings
         for term, classes in zip(self.terms, self._classes, strict=True):
@@ -246,7 +246,7 @@ class StageStep(nn.Module):
         return replace(batch, rows=rows, signals={}, labels=labels, weights=weights)
 
     def _present_rows(self, table: Table) -> dict[str, Tensor]:
-        """Participant → (N,) bool mask of the table's rows that have its signals; without participants that have all rows."""
+        """Participant → (N,) bool mask of the rows that have its signals. Participants that have all rows are left out."""
         found = {name: table.present[name] for name in self.inputs if name in table.present}
         for name in self.stage.sources:
             if name in table.present:
@@ -258,8 +258,9 @@ class StageStep(nn.Module):
         return found
 
     def _contexts_where_present(self, rows: Tensor) -> list[tuple[StepTerm, LossContext]]:
-        """Like `contexts` for missing modalities: each participant runs on its own rows, a term on those that all of its have.
+        """Like `contexts`, for missing modalities.
 
+        Each network runs on the rows that it has, and each term on the rows that all of its networks have.
         A learning teacher with fewer than two rows in a batch is skipped: batch normalisation cannot train on one sample.
         """
         self.phases.mark(BATCHES)

@@ -56,17 +56,17 @@ def teacher_weights(
 
 
 class AdaptiveConfidence(DistillationLoss):
-    """Cross-entropy with the teachers' class probabilities, each teacher weighted per sample by how right it is.
+    """Cross-entropy with the teachers' class probabilities, each teacher weighted per sample by how well it predicts the label.
 
     .. math:: L_{MK} = \\frac1B \\sum_b \\sum_k w_{bk}\\, H(\\mathrm{softmax}(z_{bk}), \\mathrm{softmax}(z_{Sb}))
 
-    Where no teacher is right, the sample's term is the cross-entropy with its label instead. J. Ni, A. H. H. Ngu, Y. Yan,
+    If no teacher is correct, the sample's term is the cross-entropy with its label instead. J. Ni, A. H. H. Ngu, Y. Yan,
     "Progressive Cross-modal Knowledge Distillation for Human Action Recognition", ACM MM 2022,
     https://doi.org/10.1145/3503161.3548238, Eqs. (3)-(5); weights as in CA-MKD (Zhang et al., ICASSP 2022,
-    https://arxiv.org/abs/2201.00007), for those printed would favour the worse teacher.
+    https://arxiv.org/abs/2201.00007), because the printed ones would favour the worse teacher.
 
     Args:
-        weights: ``confidence`` shares by cross-entropy with the label; ``select`` follows the surer teacher alone.
+        weights: ``confidence`` shares by cross-entropy with the label; ``select`` uses only the more confident teacher.
         gate: Which teachers count: ``none`` of them is refused; only ``correct`` ones; the same with weights summing to
             one (``correct_renorm``); or those no worse than the student, as printed (``loss_le_kd``).
     """
@@ -89,7 +89,7 @@ class AdaptiveConfidence(DistillationLoss):
 
 
 class AdaptiveConfidenceSemantic(DistillationLoss):
-    """Labels, soft targets, adaptive confidence and semantics in one sum.
+    """Weighted sum of cross-entropy, soft targets, adaptive confidence and semantics (PSKD).
 
     .. math:: L = \\mathrm{CE}(z_S, y) + \\alpha L_K + \\beta L_{MK} + \\gamma L_S
 

@@ -67,9 +67,10 @@ def seeds(
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train the seeds of a recipe in parallel, and compare the student with its baseline.
+    """Train the seeds of a recipe in parallel.
 
-    Each seed that a free job trains is a run of its own. Finished runs are reused and interrupted ones are resumed.
+    Then compare the student with its baseline. Each seed that a free job trains is a run of its own. Finished runs are
+    reused and interrupted ones are resumed.
     """
     from kdcore_compare.parallel import Parallel
     from kdcore_compare.seeds import train_seeds
@@ -87,9 +88,9 @@ def ablate(
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train a recipe without each of its parts in turn, and show what each part adds.
+    """Train a recipe without each of its parts in turn.
 
-    Finished runs are reused and interrupted ones are resumed.
+    Shows what each part adds. Finished runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.ablation import ablate as start
     from kdcore_compare.parallel import Parallel
@@ -116,10 +117,11 @@ def compare_methods(
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train the same student with one distillation loss at a time, and show the gain of each.
+    """Compare distillation losses on the same student.
 
-    Each loss is added to the terms of the baseline. Its weight is chosen on the validation split, without test
-    samples. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
+    Trains the student with one loss at a time, and shows the gain of each. Each loss is added to the terms of the
+    baseline. Its weight is chosen on the validation split, without test samples. Teachers are trained once. Finished
+    runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.compare_methods import compare_methods as start
     from kdcore_compare.methods import parse_grid
@@ -162,10 +164,11 @@ def cross_validate(
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Cross-validate a recipe over its subjects, and compare the student with its baseline, paired by fold.
+    """Cross-validate a recipe over its subjects.
 
-    Shows the mean and spread over folds, the accuracy of each subject, and the pooled confusion. The folds replace the recipe's
-    protocol. Finished folds are reused and interrupted ones are resumed.
+    Compares the student with its baseline, paired by fold. Shows the mean and spread over folds, the accuracy of each
+    subject, and the pooled confusion. The folds replace the recipe's protocol. Finished folds are reused and
+    interrupted ones are resumed.
     """
     from kdcore_compare.cross_validation import cross_validate as start
     from kdcore_compare.folds import Division
@@ -203,9 +206,10 @@ def sweep(
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train a recipe with different values, and rank them by accuracy (or mAP, MAE, R²) on the validation split.
+    """Search for the best values of a recipe's keys.
 
-    Test samples are never used. Run the same command again, on this machine or another, to resume a sweep or to add a worker.
+    Ranks them by accuracy (or mAP, MAE, R²) on the validation split. Test samples are never used. Run the same command
+    again, on this machine or another, to resume a sweep or to add a worker.
     """
     from kdcore_compare.parallel import Parallel
     from kdcore_compare.sweep import sweep as start
@@ -220,7 +224,7 @@ def reproduce(
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides for this machine: data.dataset.root=…")] = None,
     uri: Uri = None,
 ) -> None:
-    """Run the recipe of a run again, and report which results differ.
+    """Repeat a run, and report which results differ.
 
     The exit status is 1 unless all predictions are bit-identical.
     """

@@ -23,7 +23,7 @@ Axis = Literal["time", "joint", "channel", "person"]
 
 
 class SkeletonFiles(Dataset):
-    """Skeleton clips, one per file. The path contains subject, action and trial.
+    """Skeleton clips in .npz, .json or text files, one per file. The path contains subject, action and trial.
 
     A file is a NumPy ``.npz`` archive with an array called `variable`; JSON (``.json``) with nested lists, at the top level or
     under the key `variable`; or text (``.txt``, ``.csv``) with numbers separated by blanks or commas, one row per frame or

@@ -38,7 +38,10 @@ def new_plugin(
     name: Annotated[str, typer.Argument(help="Name of the plugin and its component, e.g. soft-margin.")],
     to: Annotated[Path, typer.Option(help="Folder in which to create the plugin.")] = Path(),
 ) -> None:
-    """Create a plugin from a template: a working package with tests, a recipe and publishing workflows."""
+    """Create a plugin from a template.
+
+    The result is a working package with tests, a recipe and publishing workflows.
+    """
     from kdcore_devtools.scaffold import new_plugin as generate
 
     folder = generate(kind, name, to)

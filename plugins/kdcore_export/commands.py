@@ -40,7 +40,10 @@ def export(
     ensemble: Annotated[Rule, typer.Option(help="How to combine several students: average or max.")] = Rule.average,
     card: Annotated[bool, typer.Option(help="Write a model card (README.md) next to the file.")] = True,
 ) -> None:
-    """Export a student and its preprocessing to one file that runs without kdcore."""
+    """Export a student to one file that runs without kdcore.
+
+    The file includes the preprocessing.
+    """
     from kdcore_export.export import Request, export_student
 
     kind = format.value if format else None

@@ -36,7 +36,7 @@ Omega = Literal["adaptive", "scalar"]
 
 
 class GraphGuidedSemanticMaps(DistillationLoss):
-    r"""The student looks where its teachers look, as told by what an all-zero input makes of the answer's meaning.
+    r"""Match activation maps, with channels weighted by how an all-zero input changes the class semantics.
 
     .. math::
         F &= \mathrm{softmax}(z) E, \quad \omega = (QF - Q_aF_a) / QF, \quad M_l = \mathrm{ReLU}(\textstyle\sum_p \omega_p
@@ -46,14 +46,15 @@ class GraphGuidedSemanticMaps(DistillationLoss):
 
     E are the class embeddings, Q is the graph of the batch's final features, and a marks the same for an all-zero input; ω is
     pooled adaptively to the channels of the map. Everything is differentiable with respect to the student: its activations,
-    its logits and its features. Maps of unlike sizes meet at the smaller height and width, bilinearly; a clip's map is the mean
-    of its frames' maps; features of frames are averaged; an activation along time alone has a map of one row.
+    its logits and its features. Maps of different sizes are interpolated bilinearly to the smaller height and width. The map of
+    a clip is the mean over its frames, and features of frames are averaged. An activation with only a time axis has a map of
+    one row.
 
     The ``official`` variant follows the published code: black inputs in the same batch as the real ones (`Needs.ablated` is
-    ``mixed``), the likeliest class's embedding, no graph, one weight per sample (the mean of ω), maps scaled to [0, 1] over
-    the batch, columns of unit length, mean over all entries. It departs from that code in two points: the code computes in
-    NumPy, so its term has no gradient at all, and it brings maps to one size by repeating and cutting their numbers;
-    here the student's maps keep their gradient, and sizes meet bilinearly.
+    ``mixed``), the embedding of the most probable class, no graph, one weight per sample (the mean of ω), maps scaled to [0, 1]
+    over the batch, columns of unit length, mean over all entries. It differs from that code in two points: the code computes in
+    NumPy, so its term has no gradient, and it resizes maps by repeating and cropping values; here the student's maps keep their
+    gradient, and are resized bilinearly.
 
     Train with ``engine.precision: 32-true``. The maps themselves are computed in float32 at least, but ω has a pole where QF
     is zero, so a network whose logits are rounded to bfloat16 can send the gradient elsewhere; the loss warns once.
@@ -64,9 +65,9 @@ class GraphGuidedSemanticMaps(DistillationLoss):
     Args:
         pairs: Pairs of (teacher's tap, student's tap) whose maps are compared.
         student_feature: Tap of the student's final fully connected features, for the graph.
-        teacher_feature: The same of every teacher.
-        variant: What the other options default to, and how maps are compared.
-        embedding: ``soft`` as above, or the embedding of the likeliest class; ``argmax`` if official.
+        teacher_feature: The same tap of every teacher.
+        variant: Defaults of the other options, and how maps are compared.
+        embedding: ``soft`` as above, or ``argmax``, the embedding of the most probable class; ``argmax`` if official.
         graph: What Q compares: final ``features``, the ``embedding`` F itself, or ``none`` for Q = I; ``none`` if official.
         normalisation: Q = D^-½ W D^-½ (``sym``), or with D^½ first, as the paper prints it.
         omega: Pooled to every map's channels (``adaptive``), or its mean, a ``scalar``; ``scalar`` if official. With

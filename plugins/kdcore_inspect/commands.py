@@ -18,13 +18,16 @@ class PlanFormat(StrEnum):
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="Path of a recipe, or name of a shipped one.")],
+    recipe: Annotated[str, typer.Argument(help="Path to a recipe, or the name of a shipped recipe.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides of the recipe as key=value, e.g. losses.soft-target.weight=0.5")
+        list[str] | None, typer.Argument(help="Recipe overrides as key=value, e.g. losses.soft-target.weight=0.5")
     ] = None,
-    format: Annotated[PlanFormat, typer.Option(help="Text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
+    format: Annotated[PlanFormat, typer.Option(help="Output format: text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
 ) -> None:
-    """Show the plan of a recipe: stages, epochs, terms, who learns from whom, and what is cached."""
+    """Show the stages and loss terms of a recipe.
+
+    Also shows epochs, who learns from whom, and what is cached.
+    """
     from kdcore import load_recipe, make_plan
     from kdcore_inspect.plan import mermaid, record, tree
 

@@ -20,7 +20,7 @@ class ActivationBoundaries(FeatureLoss):
 
     .. math:: L = \\mathrm{mean} \\left([t > 0]\\, \\max(0, \\mu - r(s))^2 + [t \\le 0]\\, \\max(0, \\mu + r(s))^2\\right)
 
-    with r a 1×1 convolution and batch normalisation per teacher and pair. Take activations before their rectifier. The paper
+    with r a 1×1 convolution and batch normalisation per teacher and pair. Tap activations before the ReLU. The paper
     trains with this term alone first, and then with the labels. B. Heo et al., "Knowledge Transfer via Distillation of
     Activation Boundaries Formed by Hidden Neurons", AAAI 2019, https://arxiv.org/abs/1811.03233, which sums where this
     averages. To match shapes, persons and frames are averaged, surplus position axes are averaged, and each axis is

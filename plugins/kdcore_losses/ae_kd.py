@@ -15,7 +15,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class AdaptiveEnsemble(LogitLoss):
-    """Soft targets of several teachers, weighted for each batch so that the student moves in a direction on which they agree.
+    """Soft targets of several teachers, weighted for each batch to give a descent direction for all of them.
 
     .. math:: L = \\frac1B \\sum_b \\sum_k \\alpha_k\\, T^2\\, \\mathrm{KL}(p^k_b \\| p^S_b), \\quad
         \\alpha = \\arg\\min_\\alpha \\Big\\|\\sum_k \\alpha_k g_k\\Big\\|^2, \\quad 0 \\le \\alpha_k \\le C,

@@ -16,7 +16,7 @@ from kdcore_losses.logit_loss import LogitLoss, other_logits
 
 
 class SelectiveDistillation(LogitLoss):
-    """Soft targets over the classes other than the true one, for those samples whose classes both modalities rank alike.
+    """Soft targets over the classes other than the true one, for samples on which both modalities rank the classes similarly.
 
     .. math:: L = \\frac{T^2}B \\sum_b [\\tau_b > \\omega]\\, \\mathrm{KL}(\\hat p^k_b \\| \\hat p^S_b)
 

@@ -13,13 +13,13 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class StrongerTeacher(LogitLoss):
-    """Correlation with a teacher's probabilities, within each sample and within each class.
+    """One minus the correlation with a teacher's probabilities, within each sample and within each class.
 
     .. math:: L = T^2 \\left(\\beta\\, \\frac1B \\sum_b \\left(1 - \\rho(p^S_{b\\cdot}, p^k_{b\\cdot})\\right)
         + \\gamma\\, \\frac1C \\sum_c \\left(1 - \\rho(p^S_{\\cdot c}, p^k_{\\cdot c})\\right)\\right)
 
-    with :math:`\\rho` Pearson's correlation, 0 for constants, and p the softmax at temperature T. A batch of one has no
-    second part. T. Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
+    with :math:`\\rho` Pearson's correlation, 0 for constants, and p the softmax at temperature T. For a batch of
+    one, the second part is left out. T. Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
     https://arxiv.org/abs/2205.10536.
 
     Args:

@@ -16,7 +16,7 @@ class Hallucination(FeatureLoss):
 
     .. math:: L = \\mathrm{mean} \\left(\\sigma(A_S) - \\sigma(A_T)\\right)^2
 
-    with σ the sigmoid, which weakens the pull of large activations. Take activations before their rectifier. J. Hoffman, S.
+    with σ the sigmoid, which weakens the pull of large activations. Tap activations before the ReLU. J. Hoffman, S.
     Gupta, T. Darrell, "Learning with Side Information through Modality Hallucination", CVPR 2016, which sums where this
     averages, https://openaccess.thecvf.com/content_cvpr_2016/html/Hoffman_Learning_With_Side_CVPR_2016_paper.html. Different
     shapes are handled as in ``fitnet``, with a regressor where the numbers of channels differ.

@@ -17,7 +17,7 @@ from kdcore_losses.regressor import Regressor
 
 
 class MaskedGenerative(FeatureLoss):
-    """Generate a teacher's whole activation from the student's, a part of which is masked at random.
+    """Reconstruct a teacher's activation from a randomly masked activation of the student.
 
     .. math:: L = \\mathrm{mean} \\left(A_T - G(M \\odot R A_S)\\right)^2
 

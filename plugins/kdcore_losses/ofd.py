@@ -12,7 +12,7 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class OverhaulDistillation(FeatureLoss):
-    """Regression onto a teacher's activations before their rectifier, where the size of negative ones does not matter.
+    """Regression onto a teacher's activations before the ReLU, where the size of negative ones does not matter.
 
     .. math:: L = \\mathrm{mean} \\begin{cases} 0 & r(s) \\le t \\le 0 \\\\ (t - r(s))^2 & \\text{otherwise} \\end{cases},
         \\quad t = \\max(A_T, m_c)

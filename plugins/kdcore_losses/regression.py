@@ -14,7 +14,7 @@ from kdcore.functional import full_precision, known_mean, weighted_mean
 
 
 class Regression(DistillationLoss):
-    """Error of the learner's outputs from the values, both normalised by the training samples.
+    """Error between the learner's outputs and the values, both normalised over the training samples.
 
     .. math:: L = \\frac{1}{V \\sum_b w_b} \\sum_b w_b \\sum_v \\ell(z_{bv} - y_{bv}), \\quad
         \\ell(d) = d^2, \\quad |d|, \\quad

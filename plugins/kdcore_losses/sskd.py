@@ -23,17 +23,18 @@ class SelfSupervised(DistillationLoss):
         + \\beta\\, \\tau^2\\, \\mathrm{mean}_{i \\in R}\\, \\mathrm{KL}(b^T_i \\| b^S_i) + L_{head}, \\quad
         b_i = \\mathrm{softmax}_j(\\cos(h(f(\\tilde x_i)), h(f(x_j))) / \\tau)
 
-    with three transformed copies :math:`\\tilde x` of each input, features f, and a head h of two layers for each network. R
-    holds the copies that the teacher assigns to their own input, and a share of the others, those closest to it first.
-    :math:`L_{head}`, the cross-entropy of :math:`b^T_i` and the copy's own input, trains the teacher's head only. Averaged over
-    teachers. G. Xu, Z. Liu, X. Li, C. C. Loy, "Knowledge Distillation Meets Self-Supervision", ECCV 2020,
-    https://arxiv.org/abs/2006.07114. The published objective adds ``cross-entropy`` with the weight 0.1 and ``soft-target``
-    with 0.9. It trains the teacher's head in a stage of its own; here the head is trained together with the student.
+    with three transformed copies :math:`\\tilde x` of each input, features f, and a two-layer head h for each network. R
+    contains the copies that the teacher finds most similar to their own input, and a share of the others, in the order of
+    how high their own input ranks. :math:`L_{head}`, the cross-entropy between :math:`b^T_i` and the copy's own input,
+    trains only the teacher's head. The loss is averaged over teachers. G. Xu, Z. Liu, X. Li, C. C. Loy, "Knowledge
+    Distillation Meets Self-Supervision", ECCV 2020, https://arxiv.org/abs/2006.07114. The published objective adds
+    ``cross-entropy`` with the weight 0.1 and ``soft-target`` with 0.9. It trains the teacher's head in a stage of its own;
+    here the head is trained together with the student.
 
-    The copies of square images are turned by 90, 180 and 270 degrees, as published. Other images are mirrored along their
-    width, along their height, and along both. Sequences are reversed in time, change their sign (clips are
-    mirrored along their width instead), and both. The student and its teachers get the same transforms, so either all of their
-    inputs have a time axis, or none. The inputs are not augmented.
+    Square images are rotated by 90, 180 and 270 degrees, as published. Other images are flipped vertically, horizontally and
+    both ways. Sequences are reversed in time, negated, and both; clips are flipped horizontally instead of negated. The student
+    and its teachers get the same transforms, so either all of their inputs have a time axis, or none has. The inputs are not
+    augmented.
 
     Args:
         student_tap: The student's features.

@@ -11,7 +11,10 @@ import typer
 def sync(
     run_id: Annotated[str, typer.Argument(help="Run ID, or the run's folder. Default: all runs with unsent records.")] = "",
 ) -> None:
-    """Send records that were stored while MLflow was unavailable."""
+    """Send unsent records to MLflow.
+
+    Records are stored in the run's folder while MLflow is unavailable.
+    """
     from kdcore import find_run
     from kdcore_mlflow.tracker import sync as send
     from kdcore_mlflow.unsent import folders_of_unsent

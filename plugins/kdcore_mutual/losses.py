@@ -21,7 +21,7 @@ def divergence(student: Tensor, other: Tensor, temperature: float, direction: Di
 
 
 class HardTeacher(DistillationLoss):
-    """Cross-entropy with the class that a teacher finds likeliest; reads no labels.
+    """Cross-entropy with a teacher's most probable class; reads no labels.
 
     .. math:: L = \\frac1K \\sum_k \\mathrm{CE}(z_S, \\arg\\max_c z_{kc})
 
@@ -75,7 +75,7 @@ class Divergence(DistillationLoss):
 
 
 class Mutual(DistillationLoss):
-    """KL divergence between a student and each of its peers, which are taken as they are at this step.
+    """KL divergence between a student and the current outputs of its peers.
 
     .. math:: L_k = \\frac1{K-1} \\sum_{l \\ne k} \\mathrm{KL}(p_k^\\tau \\| p_l^\\tau)
 

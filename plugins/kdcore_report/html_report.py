@@ -77,8 +77,12 @@ def _answer(summary: Summary) -> Iterator[str]:
         people = " ".join(
             (f"{name}: " if len(summary.by_subject) > 1 else "") + each.sentence for name, each in summary.by_subject.items()
         )
-        covers = "training runs" if len(summary.seeds) > 1 else "test samples"
-        remark = note(f"{people} The first interval covers {covers}; this one, people.") if people else ""
+        covers = "seeds" if len(summary.seeds) > 1 else "test samples"
+        remark = (
+            note(f"{people} The interval above reflects the variation between {covers}, this one between people.")
+            if people
+            else ""
+        )
         yield section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>{remark}')
 
 
@@ -87,9 +91,9 @@ def _results(summary: Summary) -> str:
     remark = _REMARKS[summary.target.kind]
     if len(summary.seeds) == 1:
         how = "Wilson's score interval" if summary.target.is_classes else "a percentile bootstrap"
-        remark += f" The interval is {how} over the samples of this one seed."
+        remark += f" The interval is {how} over the samples of the only seed."
         if any(evaluation.recordings is not None for row in summary.rows for evaluation in row.evaluations):
-            remark += " Windows of one recording are not independent; the interval counts that."
+            remark += " It allows for the dependence between windows of one recording."
     else:
         remark += " sd: standard deviation over seeds."
     samples = {evaluation.n for row in summary.rows for evaluation in row.evaluations}
@@ -221,7 +225,7 @@ def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
         content = pictures.figure("reliability", lambda path: reliability_picture(found, path), "Reliability diagram")
         remark = note(
             f"Accuracy by confidence, over {_seeds(summary)}. A well calibrated model lies on the diagonal. ECE: expected "
-            "calibration error. Fainter bars stand for fewer predictions."
+            "calibration error. Paler bars contain fewer predictions."
         )
         yield section("Calibration", content + remark)
 
@@ -251,7 +255,7 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
             ("", [escape(each.who), f"{_mark(each.right)} {escape(each.said)}".strip(), escape(each.number)])
             for each in example.answers
         ]
-        heading = f"<h3>{escape(example.label)}</h3>" + note(f"{example.why}. {example.key}.")
+        heading = f"<h3>{escape(example.label)}</h3>" + note(f"{example.why}. Sample: {example.key}.")
         body = "\n".join((heading, table(["participant", "prediction", _NUMBERS[summary.target.kind]], answers), *figures))
         shown.append(f'<div class="example">{body}</div>')
     if shown:
@@ -276,7 +280,9 @@ def _times(summary: Summary) -> Iterator[str]:
         )
         for number, (phase, seconds) in enumerate(summary.phases.items())
     ]
-    remark = "Wall time up to this report. Training steps are divided by samples, or all of them with --profile."
+    remark = (
+        "Wall time until this report was written. Phases of training are estimated from some steps; with --profile, from all."
+    )
     yield section("Time", f'<div class="parts">{"".join(parts)}</div>' + table(["phase", "seconds", "%"], rows) + note(remark))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -49,7 +49,8 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
     """Draw curves over epochs, with one panel per title.
 
     Args:
-        curves: (epoch, value) pairs by panel title and curve name. A name has the same colour in all panels.
+        curves: (epoch, value) pairs by panel title and curve name. A name looks the same in all panels. Curves whose names
+            differ only after the comma, such as ``seed 0, distilled`` and ``seed 0, baseline``, have the same colour.
         path: Output PNG file.
         columns: Number of panels per row.
     """
@@ -57,15 +58,14 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
     rows = math.ceil(len(curves) / columns)
     width, height = 3.4 * columns + 0.6, 2.5 * rows + 0.5
     figure = new_figure(width, height, layout=None)
-    names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
+    looks = _looks(dict.fromkeys(name for lines in curves.values() for name in lines))
     places = figure.subplots(rows, columns, squeeze=False).flat
-    for (title, lines), axes in zip(curves.items(), places, strict=False):  # panels last: what is left of them stays
+    for (title, lines), axes in zip(curves.items(), places, strict=False):  # leaves the unused axes in `places`
         for name, points in lines.items():
             steps, values = zip(*points, strict=True) if points else ((), ())
-            number = names.index(name)
-            style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+            colour, style = looks[name]
             marker = "o" if sum(map(math.isfinite, values)) == 1 else None
-            axes.plot(steps, values, style, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.4, marker=marker)
+            axes.plot(steps, values, style, color=colour, label=name, linewidth=1.4, marker=marker)
         axes.set_title(title, y=1.0, pad=15, loc="left", fontsize=9, fontweight="bold")  # above a power of ten, if there is one
         axes.set_xlabel("epoch", fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -86,6 +86,17 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
         left / width, bottom / height, 1 - right / width, 1 - top / height, across / panel[0], down / panel[1]
     )
     save_figure(figure, path)
+
+
+def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return the colour and line style of each curve: the colour of its seed, and the style of its arm."""
+    split = {name: name.partition(", ")[::2] for name in names}
+    seeds, arms = (list(dict.fromkeys(parts)) for parts in zip(*split.values(), strict=True))
+    looks = {}
+    for name, (seed, arm) in split.items():
+        round_of_colours, number = divmod(seeds.index(seed), len(COLOURS))
+        looks[name] = COLOURS[number], ("-", "--", ":", "-.")[(arms.index(arm) + 2 * round_of_colours) % 4]
+    return looks
 
 
 def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:

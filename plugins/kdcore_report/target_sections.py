@@ -64,10 +64,10 @@ def _calibration(summary: Summary, rows: Sequence[Row], pictures: Pictures) -> s
     drawn = {name: numbers[name] for name in names}
     content = pictures.figure("reliability", lambda path: label_reliability_picture(drawn, path), "Reliability diagrams")
     lines = [("", [escape(name), *(_percent(each.error) for each in row.values())]) for name, row in numbers.items()]
-    less = f" Drawn are the {DRAWN} most frequent labels." if len(summary.classes) > DRAWN else ""
+    less = f" Only the {DRAWN} most frequent labels are drawn." if len(summary.classes) > DRAWN else ""
     remark = note(
         f"Share of samples that have a label, by its probability, over {_seeds(summary)}. A well calibrated model lies on the "
-        f"diagonal. ECE: expected calibration error, in %. Fainter bars stand for fewer predictions.{less}"
+        f"diagonal. ECE: expected calibration error, in %. Paler bars contain fewer predictions.{less}"
     )
     return content + table(["label", *(f"{role}: ECE" for role in found)], lines) + remark
 

@@ -43,7 +43,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 class Progressive(Schedule):
-    """PSKD(k): in each round, the teachers learn for one epoch, then the students for k from the teachers as they are now.
+    """PSKD(k): in each round, train the teachers for one epoch, then the students for k epochs with the current teachers.
 
     J. Ni, A. H. H. Ngu, Y. Yan, "Progressive Cross-modal Knowledge Distillation for Human Action Recognition", ACM MM
     2022, section 3.2, https://doi.org/10.1145/3503161.3548238. Optimizers and learning rates continue from round to round;

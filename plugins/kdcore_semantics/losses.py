@@ -24,7 +24,7 @@ def embedding_at(outputs: Outputs, tap: str) -> Tensor:
 
 
 class SemanticPreserving(DistillationLoss):
-    r"""Draws a learner's features to the embedding of the class name.
+    r"""Mean squared error between a learner's features and the embedding of the class name.
 
     .. math:: L = \mathrm{mean}\, (H - E_y)^2
 
@@ -35,7 +35,7 @@ class SemanticPreserving(DistillationLoss):
     (19)-(20).
 
     Args:
-        tap: The learner's tap; as many units as a class embedding has numbers.
+        tap: The learner's tap, with as many units as a class embedding.
     """
 
     def __init__(self, *, tap: str = "fc2"):
@@ -70,11 +70,11 @@ class SemanticPreserving(DistillationLoss):
 
 
 class SemanticMatch(DistillationLoss):
-    r"""Draws the student's features to those of every teacher.
+    r"""Mean squared error between the student's features and those of every teacher.
 
     .. math:: L = \frac1m \sum_k \mathrm{mean}\, (H_S - H_k)^2
 
-    over samples and entries. With teachers that were trained with ``semantic-preserving`` it hands the class semantics on.
+    over samples and entries. If the teachers were trained with ``semantic-preserving``, it transfers their class semantics.
 
     Source: :math:`L_{SP}` of Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021,
     https://arxiv.org/abs/2009.00210), Eq. (24); L_S of Ni et al., Progressive Cross-modal Knowledge Distillation (ACM MM 2022,

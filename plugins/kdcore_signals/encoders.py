@@ -182,7 +182,7 @@ class Branches(nn.Module):
 
 
 class Cnn2d(Chain):
-    """The same network over images (C, H, W), for signals drawn as images such as Gramian angular fields.
+    """A compact 2-D convolutional network for images (C, H, W), for signals drawn as images such as Gramian angular fields.
 
     Args:
         num_classes: Number of classes.

@@ -18,9 +18,9 @@ Meeting = Callable[[int, list[Tensor]], list[Tensor]]
 
 
 class SpamfmFusion(TeacherFusion):
-    """Any number of teachers in lockstep, fused by one `Spamfm` module after each stage named in `at`.
+    """SPAMFM: several teachers trained together, whose activations are fused after each stage named in `at`.
 
-    Between two such stages every teacher goes its own way, so their other stages need not correspond.
+    Between these stages, the teachers are independent, so their other stages need not correspond.
 
     The similarity of samples enters every fused activation, so what a teacher says of a sample depends on its batch, in
     evaluation too: such outputs are not cached, and evaluation uses the recipe's batch size. A batch of one works; its

@@ -141,7 +141,7 @@ class Frames(FrameEncoder):
 
 
 class Tsn(FrameEncoder):
-    r"""Temporal segment network: every frame gives class scores, and the clip's are their consensus.
+    r"""Temporal segment network: the class scores of a clip are the consensus of its frames' scores.
 
     .. math:: z = g(W f_1 + b, \dots, W f_S + b)
 

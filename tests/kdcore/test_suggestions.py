@@ -11,6 +11,11 @@ def test_the_nearest_name_is_told():
     assert or_meant("soft-tagret", KNOWN) == "; did you mean 'soft-target'?"
 
 
+def test_upper_and_lower_case_are_the_same():
+    assert nearest("SOFT-TARGET", KNOWN) == "soft-target"
+    assert nearest("dkd", ("DKD", "dk")) == "DKD"
+
+
 def test_all_are_told_where_none_is_near():
     assert nearest("zzz", KNOWN) == ""
     assert did_you_mean("zzz", iter(KNOWN), "losses") == "losses: soft-target, cross-entropy, dkd"

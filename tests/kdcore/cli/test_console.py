@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 from summaries import answers, summary
 
-from kdcore.cli.console import show_result
+from kdcore.cli.console import ConsoleListener, show_result
+from kdcore.cli.tables import SafeConsole
+from kdcore.recipe.graph import StagePlan
 from kdcore.runs.gain import paired_difference
 from kdcore.runs.run import Result
 
@@ -54,3 +57,15 @@ def test_a_run_without_report_and_tracker_names_neither(capsys):
 )
 def test_the_next_step_depends_on_the_result(capsys, changes, said):
     assert printed(capsys, summary(**changes))[-1] == f"next      {said}"
+
+
+def test_progress_in_a_log_file_has_one_line_per_stage():
+    log = io.StringIO()
+    listener = ConsoleListener(SafeConsole(file=log, width=80))
+    stage = StagePlan("teachers", ("skeleton", "gyroscope"), (), {}, 20, "train", 16, "teachers")
+    listener.arm_started(0, "distilled", [stage])
+    listener.stage_started(stage, 4)
+    listener.epoch_finished(stage, 19, {"train/skeleton/total": 0.0825, "train/gyroscope/total": 0.1234})
+    listener.stage_finished(stage)
+    listener.say("a note " * 20)
+    assert len(log.getvalue().splitlines()) == 2

@@ -13,6 +13,7 @@ from runs import typed
 
 from kdcore import __version__
 from kdcore.cli.plugins import describe
+from kdcore_losses.dist import StrongerTeacher
 
 
 @pytest.mark.parametrize(
@@ -61,9 +62,21 @@ def test_several_recipes_are_checked_at_once_with_all_their_problems():
     assert "3 problems; nothing was run." in done.stderr
 
 
+def test_an_unknown_recipe_without_similar_names():
+    done = typed("run", "zzzz")
+    assert "no file or shipped recipe 'zzzz' (kdcore recipes list shows the shipped recipes)" in done.stderr
+
+
 def test_one_is_not_several():
     done = typed("validate", "quickstart", "student.copies=2")
     assert "1 teacher, 2 students" in done.stdout
+
+
+def test_components_are_listed_with_their_plugin_and_a_description():
+    lines = typed("list", "losses").stdout.splitlines()
+    [dist] = [line.split(maxsplit=2) for line in lines if line.startswith("  dist ")]
+    assert dist[:2] == ["dist", "losses"]
+    assert dist[2] == (StrongerTeacher.__doc__ or "").splitlines()[0]
 
 
 def test_describe_shows_options_once(capsys):
@@ -72,12 +85,27 @@ def test_describe_shows_options_once(capsys):
     assert (said.count("keeps the"), "Args:" in said) == (1, False)
 
 
+@pytest.mark.parametrize("name", ["dkd", "gsdm", "synthetic-motion"])
+def test_describe_shows_no_markup(name, capsys):
+    describe(name)
+    said = capsys.readouterr().out
+    assert not re.search(r"math:|``|Raises:", said)
+    assert len(said.splitlines()) > 10
+
+
 @pytest.mark.parametrize("words", [[], ["data"], ["recipes"]])
 def test_no_command_shows_the_help(words):
     done = typed(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == typed(*words, "--help").stdout
     assert "Commands:" in done.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["recipes"], ["models"], ["runs"], ["cache"]])
+def test_no_description_in_a_list_of_commands_is_cut(words):
+    listed = typed(*words, "--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+    assert listed
+    assert "..." not in listed
 
 
 def test_the_help_of_run_shows_examples_on_lines_of_their_own():

@@ -285,7 +285,7 @@ def test_describe():
 
 def test_describe_an_encoder():
     assert [tuple(option) for option in describe(entry("Encoder", "encoder")).options] == [
-        ("width", "int ≥ 1 ≤ 64", "8", False, "Channels."),
+        ("width", "int ≥ 1, ≤ 64", "8", False, "Channels."),
         ("weights", "Path | None", "null", False, "File."),
     ]
 

@@ -61,7 +61,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_classifier_that_cannot_be_reused(name, problems):
     overrides, whose, message = REFUSED[name]
-    found = [(each.path, each.message.removesuffix(" (command line)")) for each in problems(BASE, *overrides)]
+    found = [(each.path, each.message) for each in problems(BASE, *overrides)]
     assert (f"{whose}.classifier_from", message) in found
 
 
@@ -76,5 +76,5 @@ def test_the_teacher_is_trained_before(load, problems):
     text = re.sub("training: .*\n", "", BASE)
     load(text, ROUNDS)
     found = problems(text, TOGETHER)
-    said = "the schedule 'fixed' trains 'student' together with 'big', whose classifier it uses (command line)"
+    said = "the schedule 'fixed' trains 'student' together with 'big', whose classifier it uses"
     assert [(each.message, each.hint) for each in found] == [(said, "train 'big' before")]

@@ -171,7 +171,7 @@ def test_shipped_recipes(folder, plugins, write):
 def test_unknown_shipped_recipe(folder, plugins, name, hint):
     with pytest.raises(RecipeError) as caught:
         load_recipe(name, (), plugins)
-    assert (f"did you mean {hint!r}?" if hint else "one") in caught.value.problems[0].hint
+    assert (f"did you mean {hint!r}?" if hint else "kdcore recipes list") in caught.value.problems[0].hint
 
 
 def test_where_recipes_are_shipped():

@@ -63,6 +63,22 @@ CASES = {
     "same seed twice": ("seeds: [0, 1]", "seeds: [1, 1]", "seeds[1]", "given twice", ""),
     "seed is no number": ("seeds: [0, 1]", "seeds: [0, x]", "seeds[1]", "valid integer, not 'x'", ""),
     "seeds is no list": ("seeds: [0, 1]", "seeds: 3", "seeds", "must be a list, not 3", ""),
+    "losses is no list": (
+        "losses:\n  - cross-entropy\n  - {name: soft-target, weight: 0.5, temperature: 2}\n"
+        "  - {name: feature, id: late, teacher: block, student: layers.1}",
+        "losses: cross-entropy",
+        "losses",
+        "must be a list, not 'cross-entropy'",
+        "",
+    ),
+    "text for epochs": ("epochs: 3", "epochs: three", "schedule.training.epochs", "must be a valid integer, not 'three'", ""),
+    "name as a key": (
+        "  - cross-entropy",
+        "  - cross-entropy: {label_smoothing: 0.1}",
+        "losses[0].name",
+        "the key 'name' is missing",
+        "write {name: cross-entropy, …} instead of {cross-entropy: {…}}",
+    ),
     "no seeds": ("seeds: [0, 1]", "seeds: []", "seeds", "must not be empty", ""),
     "negative weight": ("weight: 0.5", "weight: -1", "losses[1].weight", "between 0 and 1e+09, not -1", ""),
     "infinite weight": ("weight: 0.5", "weight: .inf", "losses[1].weight", "must be a finite number, not inf", ""),
@@ -324,11 +340,7 @@ def test_the_name_said_later_is_the_one_that_is_taken(valid, write, plugins):
 
 def test_what_was_taken_away_is_missed_where_that_was_said(valid, problems, write, plugins):
     [found] = problems(valid, "student.encoder=")
-    assert (found.path, found.file, found.message) == (
-        "student.encoder",
-        None,
-        "the key 'encoder' is missing (command line)",
-    )
+    assert str(found) == "command line: student.encoder: the key 'encoder' is missing"
     child = write("extends: recipe.yaml\nstudent:\n  encoder: null\n", "child.yaml")
     with pytest.raises(RecipeError) as caught:
         load_recipe(child, (), plugins)
@@ -346,7 +358,7 @@ def test_what_was_taken_away_is_missed_where_that_was_said(valid, problems, writ
 )
 def test_alternatives_are_told_in_one_sentence(valid, problems, override, message):
     [found] = problems(valid, override)
-    assert found.message == f"{message} (command line)"
+    assert (found.message, found.source) == (message, "command line")
 
 
 @pytest.mark.parametrize(

@@ -108,4 +108,4 @@ def test_losses_as_one_override(load, valid):
 def test_overrides_that_lead_nowhere(problems, valid, override, path, hint):
     found = problems(valid, override)
     assert [(each.path, each.file, each.line, each.hint) for each in found] == [(path, None, None, hint)]
-    assert "command line" in found[0].message or not path
+    assert found[0].source == "command line" or not path

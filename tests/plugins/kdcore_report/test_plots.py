@@ -53,6 +53,19 @@ def test_curves_may_be_many_short_empty_or_broken(tmp_path):
     assert pixels(tmp_path / "many.png").shape[0] > 1.5 * pixels(tmp_path / "curves.png").shape[0]
 
 
+def test_the_arms_of_a_seed_have_one_colour_and_different_lines(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("kdcore_report.plots.save_figure", lambda figure, path: drawn.extend(figure.axes[0].get_lines()))
+    curves = {f"seed {seed}, {arm}": [(0, 1.0), (1, 0.5)] for arm in ("distilled", "baseline") for seed in range(10)}
+    panels_picture({"student: total loss": curves}, tmp_path / "curves.png")
+    looks = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in drawn}
+    assert len(set(looks.values())) == 20
+    for seed in range(10):
+        distilled, baseline = looks[f"seed {seed}, distilled"], looks[f"seed {seed}, baseline"]
+        assert distilled[0] == baseline[0]
+        assert distilled[1] != baseline[1]
+
+
 def test_pictures_are_the_same_bytes_each_time(tmp_path):
     for name in ("a.png", "b.png"):
         panels_picture({"loss": {"seed 0": [(0, 1.0), (1, 0.5)]}}, tmp_path / name)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from kdcore import read_run
+from kdcore_report.commands import report
 from kdcore_report.curves import curves
 from kdcore_report.examples import chosen
 from kdcore_report.rewrite import rewrite_report
@@ -40,6 +41,13 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
         f"seed {n}{arm}" for n in (0, 1) for arm in (", distilled", ", baseline")
     }
     assert re.search(r"The teacher classifies \d+ samples correctly that the baseline misclassifies", page)
+
+
+def test_the_command_prints_only_the_path_to_standard_output(run_of, tmp_path, capsys):
+    report(str(run_of), tmp_path / "again.html")
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'again.html'}\n"
+    assert "points of accuracy" in printed.err
 
 
 def test_examples_begin_with_what_was_passed_on(run_of):
