@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from kdcore import Batch, DistillationLoss, LossContext, Needs, Outputs, ParameterGroup, Ramp
 from kdcore.errors import TrainingError
 from kdcore.recipe.data_models import MixSpec
+from kdcore.training import randomness
 from kdcore.training.participants import TermSpec
 from kdcore.training.preflight import preflight
 from kdcore.training.step import StageStep
@@ -227,6 +228,17 @@ def test_random_numbers_of_a_loss_leave_those_of_the_networks_alone(table):
     for one, same, apart in zip(first, third, second, strict=True):
         assert torch.equal(one, same), "a term's numbers depend on its name only, not on other terms"
         assert not torch.equal(one, apart)
+
+
+def test_terms_change_random_states_no_more_often_than_they_must(table, monkeypatch):
+    """Each takes more than a microsecond: a tenth of the time of a tiny model's step."""
+    kept = []
+    state = randomness._torch_state
+    monkeypatch.setattr(randomness, "_torch_state", lambda: kept.append(1) or state())
+    made = learning.distiller(table, [TermSpec(f"labels-{number}", 1.0, Labels) for number in range(4)])
+    rows = table.rows["train"][:6]
+    StageStep(made, learning.students(taught=()), table, True)(rows, rows)
+    assert len(kept) == 4 + 1
 
 
 class KeepsPlainTensor(DistillationLoss):
