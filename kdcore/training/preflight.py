@@ -337,7 +337,8 @@ def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
     for name in distiller.networks:
         member = distiller.participant(name)
         signal = table.batch(table.training_rows("train", [name])[:2], [name]).signals[name]
-        found.inputs[name] = tuple(member.input(signal).shape[1:])
+        x = member.input(signal)
+        found.inputs |= {name: tuple(x.shape[1:])} if isinstance(x, Tensor) else {}  # a loader's may be a tuple
         found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
         parameters = list(member.encoder.parameters())
         found.parameters[name] = sum(each.numel() for each in parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -128,9 +128,15 @@ def outputs_vary(participant: Participant, signal: Tensor | tuple[Tensor, ...]) 
         if not torch.equal(state, torch.get_rng_state()):
             return True
         again = participant.collect(participant.encoder(x))
-        few = max(2, len(x) // 2)
-        part = participant.collect(participant.encoder(x[:few])) if len(x) > few else None
-    return _differ(first, again, len(x)) or (part is not None and _differ(first, part, few))
+        count = len(first.logits)
+        few = max(2, count // 2)
+        part = participant.collect(participant.encoder(_first(x, few))) if count > few else None
+    return _differ(first, again, count) or (part is not None and _differ(first, part, few))
+
+
+def _first(x: Tensor | tuple[Any, ...], count: int) -> Tensor | tuple[Any, ...]:
+    """The first `count` samples of an input, which may have several parts."""
+    return tuple(_first(part, count) for part in x) if isinstance(x, tuple) else x[:count]
 
 
 def _differ(one: Outputs, other: Outputs, count: int) -> bool:

@@ -59,6 +59,28 @@ def test_forms_of_batches(given, form):
     same(student, other)
 
 
+def test_inputs_of_several_tensors():
+    """The student is the same as one that reads the tensors joined to one."""
+
+    class Joined(torch.nn.Module):
+        def __init__(self, layer: torch.nn.Module):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            return self.layer(torch.cat(x, 1))
+
+    torch.manual_seed(0)
+    student, teacher, x, y = torch.nn.Linear(9, 3), torch.nn.Linear(9, 3), torch.randn(12, 9), torch.randint(3, (12,))
+    other = copy.deepcopy(student)
+    several = [((x[rows, :4], x[rows, 4:]), y[rows]) for rows in torch.arange(12).split(4)]
+    joined = [(x[rows], y[rows]) for rows in torch.arange(12).split(4)]
+    options = {"epochs": 2, "optimizer": SGD, "device": "cpu"}
+    kdcore.distil(Joined(student), Joined(teacher), several, ["soft-target", "cross-entropy"], **options)
+    kdcore.distil(other, teacher, joined, ["soft-target", "cross-entropy"], **options)
+    same(student, other)
+
+
 def test_unlabelled_samples_are_left_out_of_terms_that_read_labels(given):
     student, teacher, samples = given
     x, y = samples.tensors[0], samples.tensors[1].clone()

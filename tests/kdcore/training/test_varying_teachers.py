@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 
+import learning
 import pytest
 import torch
 import yaml
+from lightning_fabric import Fabric
 from runs import Home, results_of, tiny_recipe
 from torch import nn
 
 from kdcore import Participant, RecipeError, load_recipe
 from kdcore.runs.run import dry_run, run
+from kdcore.training.sources import cached_sources
 from kdcore.training.teacher_cache import outputs_vary
 
 
@@ -61,6 +64,39 @@ def test_a_varying_tap_counts_too():
 
     assert not outputs_vary(Participant("net", Two()).eval(), torch.randn(4, 2, 3))
     assert outputs_vary(Participant("net", Two(), {"features": "centred"}).eval(), torch.randn(4, 2, 3))
+
+
+@pytest.mark.parametrize("layer", [nn.Identity(), Neighbours(), Noisy()], ids=lambda layer: type(layer).__name__)
+def test_inputs_of_several_parts_are_compared(layer):
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.layer = nn.Linear(4, 3), nn.Linear(5, 3), layer
+
+        def forward(self, x):
+            one, (other,) = x
+            return self.layer(self.first(one) + self.second(other))
+
+    signal = torch.randn(4, 4), (torch.randn(4, 5),)
+    assert outputs_vary(Participant("net", Joined()).eval(), signal) == (type(layer) is not nn.Identity)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_teacher_that_begins_to_vary_when_it_is_trained_is_not_cached(tmp_path, trained):
+    """Its classifier starts with zeros, so the first check finds equal outputs."""
+    table = learning.table(tmp_path)
+    made = learning.distiller(table)
+    member = made.participant("teacher")
+    last = next(each for each in reversed([*member.encoder.modules()]) if isinstance(each, nn.Linear))
+    assert member.encoder[-1] is last
+    nn.init.zeros_(last.weight)
+    member.encoder.insert(len(member.encoder) - 1, Neighbours())
+    rows = table.rows["train"]
+    assert not outputs_vary(made.eval().participant("teacher"), table.batch(rows, ["teacher"]).signals["teacher"])
+    if trained:
+        nn.init.ones_(last.weight)
+    found = cached_sources(made, learning.students(), table, 4, 1 << 20, Fabric(accelerator="cpu"))
+    assert (set(found), member.varies) == (set() if trained else {"teacher"}, trained)
 
 
 NOISY = """
