@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from dataclasses import replace
 
 import learning
+import numpy as np
 import pytest
 import torch
 from learning import Labels
@@ -263,6 +266,70 @@ def test_state_in_plain_attributes_is_found(table):
         "scaled": set(),
         "plain": {"centre", "calls"},
     }
+
+
+class Keeps(DistillationLoss):
+    """Keeps something, and changes it in each call."""
+
+    def __init__(self, held, change):
+        super().__init__()
+        self.change = change
+        if isinstance(held, torch.Tensor):
+            self.register_buffer("held", held, persistent=False)
+        else:
+            self.held = held
+
+    def forward(self, ctx):
+        self.change(self)
+        return ctx.student.logits.square().mean()
+
+
+def add_one(loss):
+    loss.held = loss.held + 1
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda: torch.zeros(2), add_one),
+        (lambda: np.zeros(2), add_one),
+        (lambda: [0.5], lambda loss: loss.held.append(loss.held.pop() / 2)),
+        (lambda: {"a": {"b": 0.0}}, lambda loss: loss.held["a"].update(b=loss.held["a"]["b"] + 1)),
+        (lambda: deque([1, 0, 0]), lambda loss: loss.held.rotate()),
+        (lambda: torch.Generator(), lambda loss: torch.rand(1, generator=loss.held)),
+        (lambda: np.random.default_rng(0), lambda loss: loss.held.random()),
+        (lambda: np.random.RandomState(0), lambda loss: loss.held.rand()),
+        (lambda: random.Random(0), lambda loss: loss.held.random()),
+        (lambda: "", lambda loss: setattr(loss, "held", loss.held + "x")),
+    ],
+    ids=["buffer", "array", "list", "dictionary", "deque", "generator", "numpy", "legacy numpy", "python", "text"],
+)
+def test_state_of_any_kind_is_found_where_a_checkpoint_would_miss_it(table, make, change):
+    def unsaved(change):
+        made = learning.distiller(table, [TermSpec("keeps", 1.0, lambda: Keeps(make(), change))])
+        (check,) = preflight(made, [learning.students(taught=())], table, 4, False).terms
+        return check.unsaved
+
+    assert unsaved(change) == ("held",)
+    assert unsaved(lambda loss: None) == ()
+
+
+class MadeLate(Remembers):
+    """Creates its buffer in the first call."""
+
+    def __init__(self):
+        super(Remembers, self).__init__()
+
+    def forward(self, ctx):
+        if not hasattr(self, "calls"):
+            self.register_buffer("calls", torch.zeros(()))
+        return super().forward(ctx)
+
+
+def test_buffers_created_too_late_are_named_for_mixed_batches_too(table):
+    made = learning.distiller(table, [TermSpec("late", 1.0, MadeLate)])
+    with pytest.raises(TrainingError, match=r"term 'late' of student: calls: created during training"):
+        preflight(made, [learning.students(taught=())], replace(table, mix=MixSpec(name="mixup")), 4, False)
 
 
 class Resized(DistillationLoss):
