@@ -241,6 +241,8 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
     if check.gradient == 0:
         why = f"is its result detached, or does it not depend on {check.learner}?"
         raise TrainingError(f"{description} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
+    if check.weight == 0:
+        raise TrainingError(f"{description} has the weight 0 in every epoch: let its ramp begin earlier, or leave it out")
     largest = max(terms, key=lambda each: each.weight * each.gradient)
     strongest = largest.weight * largest.gradient
     if strongest and strongest < FAINT:

@@ -202,6 +202,19 @@ def test_a_ramp_may_begin_later(shape):
     assert [later.at(epoch + 3) for epoch in range(8)] == [now.at(epoch) for epoch in range(8)]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_ramp_that_begins_after_the_training_is_refused(table, alone):
+    def checked(after):
+        terms = [TermSpec("late", Ramp(0, 1, 1, after=after), Labels), TermSpec("labels", 1.0, Labels)][: 1 if alone else 2]
+        return preflight(learning.distiller(table, terms), [learning.students(epochs=3, taught=())], table, 4, False)
+
+    with pytest.raises(
+        TrainingError, match="term 'late' of student has the weight 0 in every epoch: let its ramp begin earlier"
+    ):
+        checked(after=2)
+    assert checked(after=1).terms[0].weight == 1
+
+
 class Draws(DistillationLoss):
     """No gradient, but random numbers."""
 
