@@ -128,7 +128,7 @@ def test_answers_that_would_not_fit_into_memory_are_not_kept(table):
     made = distiller(table)
     calls = count_calls(made, "teacher")
     fit(made, table, [students(epochs=3)], Settings(3, 3, cache_limit=64))
-    assert len(calls) == 1 + 12
+    assert len(calls) == 2 + 1 + 12
 
 
 # Losses and labels
