@@ -12,7 +12,8 @@ from lightning_fabric import Fabric
 from runs import Home, results_of, tiny_recipe
 from torch import nn
 
-from kdcore import Participant, RecipeError, load_recipe
+from kdcore import Participant, RecipeError, UsageError, load_recipe
+from kdcore.runs.outputs import store_outputs
 from kdcore.runs.run import dry_run, run
 from kdcore.training.sources import cached_sources
 from kdcore.training.teacher_cache import outputs_vary
@@ -222,3 +223,19 @@ def test_a_killed_run_with_a_loss_that_draws_ends_the_same(tmp_path, database):
     assert killed.resume() == 0, killed.said()
     ours, theirs = results_of(killed.runs[0]), results_of(whole.runs[0])
     assert [name for name in theirs if ours[name] != theirs[name]] == []
+
+
+@pytest.mark.parametrize(("plugin", "change"), [("shaken", "0.1 * torch.randn_like(x)"), ("centred", "x.mean(0)")])
+def test_outputs_that_vary_are_not_stored(tmp_path, database, plugin, change):
+    text = NOISY.replace("0.1 * torch.randn_like(x)", change).replace('"noisy', f'"{plugin}')
+    (tmp_path / f"{plugin}.py").write_text(text)
+    recipe = tiny_recipe(database, "unstored", plugins=[str(tmp_path / f"{plugin}.py")], seeds=[0], baseline=False)
+    recipe["teachers"]["skeleton"]["encoder"] = plugin
+    home = Home(tmp_path / "home", database)
+    home.folder.mkdir()
+    home.recipe.write_text(yaml.safe_dump(recipe))
+    assert home.run() == 0, home.said()
+    (folder,) = home.runs
+    with pytest.raises(UsageError, match="the outputs of 'skeleton' change from pass to pass or with the batch"):
+        store_outputs(folder, "skeleton", tmp_path / "outputs.npz")
+    assert store_outputs(folder, "student", tmp_path / "outputs.npz")["test"] == 9
