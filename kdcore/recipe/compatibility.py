@@ -7,7 +7,7 @@ from typing import Any
 
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.protocol import HELD_OUT
-from kdcore.contracts.schedule import GraphSchedule, Stage
+from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
 from kdcore.contracts.target import Target
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import Facts, ask, component_facts, facts_of
@@ -375,24 +375,24 @@ class _Compatibility:
     def _schedule(self) -> None:
         path: Steps = ("schedule",) if self.recipe.schedule else ()
         try:
-            stages = self._stages(path)
+            stages = self._stages(path, self.graph)
         except (PluginError, ValueError) as error:
             self._add(path, str(error))
             return
-        for what, hint in unread_training(self.recipe, stages):
+        for what, hint in unread_training(self.recipe, self.graph, stages, lambda graph: self._stages(path, graph)):
             self._add(("training",), what, hint)
         for location, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
             self._add(location, what, hint)
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
             self._add(place_in_schedule(self.recipe, stage), what, hint)
 
-    def _stages(self, path: Steps) -> tuple[Stage, ...]:
+    def _stages(self, path: Steps, graph: Graph) -> tuple[Stage, ...]:
         """Return the stages of the schedule, or none if it cannot be constructed, which is reported."""
         if not path:
-            return stages_of(GraphSchedule(), self.graph)
+            return stages_of(GraphSchedule(), graph)
         if self._facts(path) is None:
             return ()
-        return ask(*self.checked.usable[path], stages_of, self.graph)
+        return ask(*self.checked.usable[path], stages_of, graph)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from kdcore.contracts.optimizers import problem_with
 from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.schedule import Graph, Schedule, Stage
 from kdcore.contracts.training import Training
+from kdcore.errors import PluginError
 from kdcore.recipe.graph import LearnerTerm, StagePlan, stage_plans
 from kdcore.recipe.models import Recipe
 
@@ -27,13 +30,25 @@ def place_in_schedule(recipe: Recipe, stage: str) -> str:
     return f"{recipe.path_of(own[0])}.training" if own else "training"
 
 
-def unread_training(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[tuple[str, str]]:
-    """Yield (problem, hint) if the recipe's `training` differs from the default, and no stage of its schedule has it."""
+def unread_training(
+    recipe: Recipe, graph: Graph, stages: Sequence[Stage], stages_for: Callable[[Graph], Sequence[Stage]]
+) -> Iterator[tuple[str, str]]:
+    """Yield (problem, hint) if the recipe's `training` differs from the default, and its schedule ignores it.
+
+    Args:
+        recipe: The recipe.
+        graph: Its graph of participants.
+        stages: Stages of its schedule.
+        stages_for: Returns the stages for another graph.
+    """
     own = recipe.training
-    if recipe.schedule and stages and own != Training() and all(each.training != own for each in stages):
-        options = [each.name for each in stages if each.name in recipe.schedule.options]
-        hint = f"set it in schedule.{options[-1]}, or remove one of them" if options else "remove one of them"
-        yield "'training' has no effect, since the schedule sets the training of each stage", hint
+    if not recipe.schedule or not stages or own == Training() or any(each.training == own for each in stages):
+        return
+    with suppress(PluginError, ValueError):  # a schedule that refuses the default training reads it
+        if tuple(stages_for(replace(graph, training=Training()))) == tuple(stages):
+            options = [each.name for each in stages if each.name in recipe.schedule.options]
+            hint = f"set it in schedule.{options[-1]}, or remove one of them" if options else "remove one of them"
+            yield "'training' has no effect, since the schedule sets the training of each stage", hint
 
 
 def schedule_problems(

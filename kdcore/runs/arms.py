@@ -86,7 +86,7 @@ def evaluate_arm(
         notes=list(notes),
         target=table.target,
         names=() if table.target.is_classes else table.classes,
-        origins=[name for name in students if name in distiller.origins.values()],
+        origins=[name for name in students if any(distiller.origins.get(other) == name for other in students)],
     )
 
 

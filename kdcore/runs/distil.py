@@ -320,10 +320,11 @@ def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListene
     table.describe(batches)
     assembly = LoaderAssembly(Builder(recipe, plugin_manager()), batches, plan)
     distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
-    settings = Settings(recipe.seeds[0], len(first), first.labels is None, teacher_cache=False, checkpoint_seconds=float("inf"))
+    # No labels are withheld: batches after the first one may have some, for losses whose labels are optional.
+    settings = Settings(recipe.seeds[0], len(first), False, teacher_cache=False, checkpoint_seconds=float("inf"))
     try:
         with _sizes_noted(sizes):
-            preflight(distiller, stages, table, len(first), first.labels is None)
+            preflight(distiller, stages, table, len(first), withheld=False)
         LoaderEngine(
             fabric,
             distiller,

@@ -51,7 +51,8 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         raise UsageError(f"{run.folder.name} has no participant {participant!r} with a network ({hint})")
     if participant in distiller.fused and distiller.fusion.batch_dependent:
         raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
-    part = table.batch(table.rows["train"][:2], [participant], stand_ins=True)
+    some = _having(table, participant, table.rows["train"])[: max(4, recipe.data.batch_size)]
+    part = table.batch(some, [participant], labelled=False)
     if outputs_vary(distiller.participant(participant).eval(), part.signals[participant]):
         raise UsageError(f"the outputs of {participant!r} change from pass to pass or with the batch, so they cannot be stored")
     if distiller.participant(participant).known_classes is not None:

@@ -208,6 +208,17 @@ def unknown_labels_ignored(subject: Subject) -> None:
 
 
 @check("loss")
+def optional_labels_may_be_unknown(subject: Subject) -> None:
+    """With `Needs(labels="optional")`, its value and gradient are finite where no label of the batch is known."""
+    if subject.made().needs.labels != "optional":
+        raise NotApplicable("its labels are not optional")
+    found = bench(subject)
+    unknown = -1 if found.ctx.labels.ndim == 1 else torch.nan
+    ctx = replace(found.ctx, batch=found.ctx.batch.with_labels(torch.full_like(found.ctx.labels, unknown)))
+    require_finite(found.value(ctx), ctx, "without known labels")
+
+
+@check("loss")
 def batch_of_one(subject: Subject) -> None:
     """A batch of a single sample gives a finite value and gradient."""
     found = bench(subject, samples=1)

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from kdcore.contracts.batch import Batch, LossContext, Outputs
 from kdcore.contracts.encoder import Participant
+from kdcore.contracts.needs import Needs
 from kdcore.training.classifiers import with_classifiers
 from kdcore.training.participants import Distiller, TermSpec, evaluating
 
@@ -87,9 +88,8 @@ def run_by(distiller: Distiller, learner: str, spec: TermSpec) -> list[str]:
     return [name for name in names if name in distiller.networks]
 
 
-def with_networks(distiller: Distiller, learner: str, spec: TermSpec, context: LossContext) -> LossContext:
+def with_networks(distiller: Distiller, learner: str, spec: TermSpec, needs: Needs, context: LossContext) -> LossContext:
     """Add the classifiers and networks that a term's loss needs to its context."""
-    needs = distiller.losses(learner)[spec.id].needs
     if needs.classifiers:
         context = with_classifiers(distiller, learner, context)
     if needs.forward_passes:

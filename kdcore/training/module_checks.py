@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from inspect import isroutine
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.loss import DistillationLoss, Example
@@ -52,15 +56,46 @@ def unregistered(module: nn.Module) -> list[str]:
     return list(dict.fromkeys(name for name, _ in _unregistered(module)))
 
 
-def plain_attributes(module: nn.Module) -> dict[str, Tensor | float]:
-    """Numbers, and copies of tensors, in attributes that `state_dict` does not contain."""
-    numbers: dict[str, Tensor | float] = {
-        f"{path}.{name}" if path else name: value
-        for path, each in module.named_modules()
-        for name, value in vars(each).items()
-        if name not in _OWN and isinstance(value, int | float)
-    }
-    return numbers | {name: held.detach().clone() for name, held in _unregistered(module) if isinstance(held, Tensor)}
+def unsaved_values(module: nn.Module) -> dict[str, list[object]]:
+    """Copies of the values that `state_dict` does not contain, by attribute.
+
+    These are numbers, text, tensors, arrays and the states of random generators, also in containers, and buffers that are not
+    persistent.
+    """
+    saved = {id(each) for each in module.state_dict(keep_vars=True).values()}
+    found = {}
+    for path, each in module.named_modules():
+        plain = {name: value for name, value in vars(each).items() if name not in _OWN}
+        for name, value in (plain | each._buffers).items():
+            if id(value) not in saved:
+                found[f"{path}.{name}" if path else name] = list(_leaves(value, saved, set()))
+    return found
+
+
+def _leaves(value: object, saved: set[int], entered: set[int]) -> Iterator[object]:
+    """Copies of the values in `value`; of other objects, their type."""
+    match value:
+        case Tensor():
+            yield None if id(value) in saved else value.detach().clone()
+        case np.ndarray():
+            yield value.copy()
+        case None | bool() | int() | float() | complex() | str() | bytes():
+            yield value
+        case torch.Generator():
+            yield value.get_state()
+        case np.random.Generator():
+            yield from _leaves(value.bit_generator.state, saved, entered)
+        case np.random.RandomState():
+            yield from _leaves(value.get_state(), saved, entered)
+        case random.Random():
+            yield from _leaves(value.getstate(), saved, entered)
+        case Mapping() | list() | tuple() | set() | deque() if id(value) not in entered:
+            entered.add(id(value))
+            yield len(value)
+            for each in value.items() if isinstance(value, Mapping) else value:
+                yield from _leaves(each, saved, entered)
+        case _:
+            yield type(value)
 
 
 def never_trained(module: nn.Module) -> list[str]:

@@ -166,6 +166,11 @@ class Distiller(nn.Module):
         """The learner's losses by term."""
         return dict(self.terms[learner].items()) if learner in self.terms else {}  # type: ignore[union-attr,arg-type]
 
+    def ablation(self, learner: str) -> str | None:
+        """The outputs for all-zero inputs that the learner's losses read, as for `forward`."""
+        wanted = {loss.needs.ablated for loss in self.losses(learner).values()} - {None}
+        return "mixed" if "mixed" in wanted else "single" if wanted else None
+
     def modules_of(self, learner: str) -> list[nn.Module]:
         """The modules whose parameters a learner trains: its network and its losses; for ``fusion``, the fusion."""
         if learner == FUSION:

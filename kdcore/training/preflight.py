@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -18,7 +19,7 @@ from kdcore.errors import DataError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
-from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, plain_attributes
+from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, unsaved_values
 from kdcore.training.participants import Distiller
 from kdcore.training.side_effects import side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
@@ -46,7 +47,7 @@ class TermCheck:
         reached: Names of the learner's parameters that get a gradient.
         reads_logits: Whether the term depends on the learner's logits.
         idle: Names of the loss's trainable parameters that get no gradient.
-        unsaved: Names of the loss's plain attributes that change from call to call; checkpoints do not save them.
+        unsaved: Names of the loss's attributes that change from call to call, and that checkpoints do not save.
     """
 
     stage: str
@@ -165,7 +166,7 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
             value = step.value(term, context)
         except DataError as error:  # the loss reads sample indices, which this batch lacks
             raise DataError(f"{description}: {error}") from error
-    if step.mix and term.loss.needs.labels and any(not torch.equal(x, state[name]) for name, x in term.loss.named_buffers()):
+    if step.mix and term.loss.needs.labels and _changed(state, dict(term.loss.named_buffers())):
         raise TrainingError(
             f"{description} updates its state at each call, and a mixed batch calls a loss that reads labels once for each of "
             "the two label sets; leave out data.mix, or this loss"
@@ -180,19 +181,31 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle, _unsaved(term, step, context))
 
 
+def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    """True if a buffer has other values; buffers that are new are refused with a message of their own."""
+    return any(not _equal(value, before[name]) for name, value in after.items() if name in before)
+
+
 def _unsaved(term: StepTerm, step: StageStep, context: LossContext) -> tuple[str, ...]:
-    """Plain attributes of a loss that change in a further call; those that the first call computes once do not."""
-    before = plain_attributes(term.loss)
+    """Attributes of a loss that change in a further call and are not saved; those that the first call computes once do not."""
+    before = unsaved_values(term.loss)
     with torch.no_grad():
         step.value(term, context)
-    after = plain_attributes(term.loss)
-    return tuple(name for name, value in after.items() if not _same(value, before.get(name)))
+    after = unsaved_values(term.loss)
+    return tuple(name for name, values in after.items() if not _same(values, before.get(name, [])))
 
 
-def _same(one: object, other: object) -> bool:
+def _same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return len(some) == len(others) and all(map(_equal, some, others))
+
+
+def _equal(one: object, other: object) -> bool:
+    """True for equal values, NaN included."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and bool(((one == other) | (one != one)).all())
-    return type(one) is type(other) and one == other
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.shape == other.shape and bool(((one == other) | (one != one)).all())
+    return type(one) is type(other) and bool(one == other or one != one)
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
@@ -228,6 +241,8 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
     if check.gradient == 0:
         why = f"is its result detached, or does it not depend on {check.learner}?"
         raise TrainingError(f"{description} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
+    if check.weight == 0:
+        raise TrainingError(f"{description} has the weight 0 in every epoch: let its ramp begin earlier, or leave it out")
     largest = max(terms, key=lambda each: each.weight * each.gradient)
     strongest = largest.weight * largest.gradient
     if strongest and strongest < FAINT:
@@ -337,7 +352,8 @@ def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
     for name in distiller.networks:
         member = distiller.participant(name)
         signal = table.batch(table.training_rows("train", [name])[:2], [name]).signals[name]
-        found.inputs[name] = tuple(member.input(signal).shape[1:])
+        x = member.input(signal)
+        found.inputs |= {name: tuple(x.shape[1:])} if isinstance(x, Tensor) else {}  # a loader's may be a tuple
         found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
         parameters = list(member.encoder.parameters())
         found.parameters[name] = sum(each.numel() for each in parameters)

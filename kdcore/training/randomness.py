@@ -89,28 +89,35 @@ class RandomStream:
 
     Args:
         name: Purpose of the draws. Streams with other names draw other numbers.
+        seed: Seed of the stream, from which that of its first draw is derived; None for `torch.initial_seed` then.
 
     Attributes:
-        seed: Seed of the stream, from which that of its first draw is derived; None for `torch.initial_seed`.
         state: State after the last draw; None to seed the stream when it is entered.
     """
 
-    def __init__(self, name: str = "stream") -> None:
-        self.name = name
-        self.seed: int | None = None
+    def __init__(self, name: str = "stream", seed: int | None = None) -> None:
+        self.name, self.seed = name, seed
         self.state: list[Tensor] | None = None
         self._outside: list[Tensor] = []
 
     def __enter__(self) -> None:
         self._outside = _torch_state()
+        self.resume()
+
+    def __exit__(self, *_: object) -> None:
+        self.pause()
+        _set_torch_state(self._outside)
+
+    def resume(self) -> None:
+        """Give the global generators the state of this stream; see `preserved_torch_state`."""
         if self.state is None:
             torch.manual_seed(derive(torch.initial_seed() if self.seed is None else self.seed, self.name))
         else:
             _set_torch_state(self.state)
 
-    def __exit__(self, *_: object) -> None:
+    def pause(self) -> None:
+        """Keep the state after the last draw."""
         self.state = _torch_state()
-        _set_torch_state(self._outside)
 
 
 def restart(streams: Iterable[RandomStream], states: Mapping[str, list[Tensor] | None], seed: int | None = None) -> None:
@@ -124,6 +131,16 @@ def restart(streams: Iterable[RandomStream], states: Mapping[str, list[Tensor] |
     for stream in streams:
         stream.state = states.get(stream.name)
         stream.seed = stream.seed if seed is None else seed
+
+
+@contextmanager
+def preserved_torch_state() -> Iterator[None]:
+    """Context that restores PyTorch's global random states, for several streams in turn."""
+    outside = _torch_state()
+    try:
+        yield
+    finally:
+        _set_torch_state(outside)
 
 
 def _torch_state() -> list[Tensor]:

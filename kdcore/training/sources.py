@@ -11,7 +11,7 @@ from kdcore.training.classifiers import copy_classifiers
 from kdcore.training.mixing import is_mixed
 from kdcore.training.origins import copy_origins
 from kdcore.training.participants import Distiller
-from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
+from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, outputs_vary, repeatable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -57,6 +57,12 @@ def cached_sources(
     if limit is None or is_mixed(table.mix, stage, distiller):
         return {}
     rows, names = table.training_rows(stage.split, stage.learners), repeatable(distiller, stage.sources)
+    for name in names:  # again, with the weights as they are now: a classifier of zeros, for one, hides what varies
+        there = table.complete([name], rows)
+        part = (rows if there is None else rows[there])[:batch_size]
+        member = distiller.participant(name)
+        member.varies = len(part) > 0 and outputs_vary(member, table.batch(part, [name], labelled=False).signals[name])
+    names = repeatable(distiller, names)
     if not set(names) & set(table.present):
         return cache_teachers(distiller, names, rows, table, batch_size, limit, fabric)
     found: dict[str, CachedOutputs] = {}

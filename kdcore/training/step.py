@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ from kdcore.training.mixing import Mix, draw, is_mixed, label_parts
 from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.phases import BATCHES, CHECKS, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
-from kdcore.training.randomness import RandomStream
+from kdcore.training.randomness import RandomStream, preserved_torch_state
 from kdcore.training.sharding import sum_of_shards
 from kdcore.training.teacher_cache import CachedOutputs, is_random
 
@@ -75,7 +75,7 @@ class StageStep(nn.Module):
         self.teacher_learners = [name for name in stage.learners if name in distiller.teachers]
         self.student_learners = [name for name in stage.learners if name in distiller.students]
         self.live_teachers = [name for name in stage.sources if name not in self.cached]
-        self.ablation = {name: _ablation(distiller.losses(name)) for name in stage.learners}
+        self.ablation = {name: distiller.ablation(name) for name in stage.learners}
         self._ablated = any(self.ablation.values())
         self.terms = [
             StepTerm(name, spec, distiller.losses(name)[term])
@@ -100,7 +100,7 @@ class StageStep(nn.Module):
         self._mixing: Mix | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
         # Random numbers drawn by a loss must not change those of the networks, because the baseline lacks some of the losses.
-        self.streams = [RandomStream(f"loss {name}") for name in self.names]
+        self.streams = [RandomStream(f"loss {name}", torch.initial_seed()) for name in self.names]
 
     @property
     def distiller(self) -> Distiller:
@@ -126,17 +126,16 @@ class StageStep(nn.Module):
             local: (b,) int64, the rows that this process runs through the networks; `rows` in a single process.
         """
         total, values, watched = None, [], []
-        self.balanced = {name: [] for name in self.balanced}
-        for stream, (term, context) in zip(self.streams, self.contexts(rows, local), strict=True):
-            self.phases.mark(LOSSES)
-            with stream:
-                value = self.value(term, context)
-            self.phases.mark(OWN)
+        for held in self.balanced.values():
+            held.clear()
+        contexts = self.contexts(rows, local)
+        for name, value, (term, context) in zip(self.names, self._values(contexts), contexts, strict=True):
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
-            self.logged |= {f"{term.learner}/{term.spec.id}/{name}": number for name, number in context.logged.items()}
+            if context.logged:
+                self.logged.update({f"{name}/{number}": x for number, x in context.logged.items()})
             if self.watch.checking and len(context.batch):
-                watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, passes_of(context)))
+                watched.append(TermValue(name, value, weight, passes_of(context)))
             if weight:
                 weighted = value if weight == 1 else value * weight
                 total = weighted if total is None else total + weighted
@@ -149,6 +148,18 @@ class StageStep(nn.Module):
         if total is None:  # every weight is 0 in this epoch, but backward, and DDP, still need a graph to all parameters
             total = sum_of_shards(self.parameters(), values[0]) * 0.0
         return total, values
+
+    def _values(self, contexts: Sequence[tuple[StepTerm, LossContext]]) -> list[Tensor]:
+        """The value of each term, computed with the random numbers of its stream."""
+        self.phases.mark(LOSSES)
+        values = []
+        with preserved_torch_state():
+            for stream, (term, context) in zip(self.streams, contexts, strict=True):
+                stream.resume()
+                values.append(self.value(term, context))
+                stream.pause()
+        self.phases.mark(OWN)
+        return values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
         """The scalar value of a term: 0 for an empty batch; with mixed labels, the mean over both sets, weighted by share.
@@ -181,15 +192,15 @@ class StageStep(nn.Module):
 
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:
         """Run the networks, and build the context of each term. Terms that read labels get only the labelled samples."""
-        distiller = self.distiller
+        distiller, mark = self.distiller, self.phases.mark
         if self.present:
             return self._contexts_where_present(rows)
-        mark = self.phases.mark
         mark(BATCHES)
         batch = self.table.batch(local, self.inputs, self.labelled)
         mark(OWN)
-        self._mixing = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
-        whole = self._global_batch(rows, batch)
+        if self.mix:
+            self._mixing = draw(self.mix, len(rows), self.mix_seed, rows.device)
+        mix, whole = self._mixing, self._global_batch(rows, batch)
         with distiller.mixed(mix) if mix else _NO_CONTEXT:
             mark(TEACHERS)
             sources = self._sources(rows, batch)
@@ -205,8 +216,7 @@ class StageStep(nn.Module):
             mark(OWN)
         if mix:
             whole = MixedBatch(len(whole), {}, whole.labels, whole.weights)
-        read = {name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}
-        read |= sources
+        read = ({name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}) | sources
         labelled = known(whole.labels).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         some = labelled is not None and len(labelled) < len(whole)
         # A loss that does not declare that it reads labels gets none if other batches lack labels for some samples.
@@ -221,7 +231,7 @@ class StageStep(nn.Module):
                 embeddings,
                 self.progress[term.learner],
             )
-            context = with_networks(distiller, term.learner, term.spec, context)
+            context = with_networks(distiller, term.learner, term.spec, term.loss.needs, context)
             if labelled is not None and some and term.loss.needs.labelled and not mix:
                 context = context.select(labelled)
             if classes is not None:
@@ -292,7 +302,7 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            context = with_networks(distiller, term.learner, term.spec, context)
+            context = with_networks(distiller, term.learner, term.spec, term.loss.needs, context)
             found.append((term, context if classes is None else _of_classes(context, classes, term.loss.needs.labelled)))
         return found
 
@@ -378,8 +388,7 @@ class StageStep(nn.Module):
         return bool(self.student_learners) and bool(self.teacher_learners or random)
 
     def _gathered(self, outputs: dict[str, Outputs]) -> dict[str, Outputs]:
-        gather = self.gather
-        if gather is None:
+        if (gather := self.gather) is None:
             return outputs
         return {name: gather_outputs(each, gather, self.ablation.get(name) == "mixed") for name, each in outputs.items()}
 
@@ -390,8 +399,3 @@ def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> Lo
     if reads_labels and context.batch.labels is not None:
         context = context.select(known(context.labels).nonzero().flatten())
     return context
-
-
-def _ablation(losses: Mapping[str, DistillationLoss]) -> str | None:
-    wanted = {loss.needs.ablated for loss in losses.values()} - {None}
-    return "mixed" if "mixed" in wanted else "single" if wanted else None

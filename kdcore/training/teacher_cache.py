@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -127,10 +127,15 @@ def outputs_vary(participant: Participant, signal: Tensor | tuple[Tensor, ...]) 
         first = participant.collect(participant.encoder(x))
         if not torch.equal(state, torch.get_rng_state()):
             return True
-        again = participant.collect(participant.encoder(x))
-        few = max(2, len(x) // 2)
-        part = participant.collect(participant.encoder(x[:few])) if len(x) > few else None
-    return _differ(first, again, len(x)) or (part is not None and _differ(first, part, few))
+        count = len(first.logits)
+        few = max(2, count // 2) if count > 2 else count
+        again = participant.collect(participant.encoder(_first(x, few)))
+    return _differ(first, again, few)
+
+
+def _first(x: Tensor | tuple[Any, ...], count: int) -> Tensor | tuple[Any, ...]:
+    """The first `count` samples of an input, which may have several parts."""
+    return tuple(_first(part, count) for part in x) if isinstance(x, tuple) else x[:count]
 
 
 def _differ(one: Outputs, other: Outputs, count: int) -> bool:

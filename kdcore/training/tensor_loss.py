@@ -183,8 +183,9 @@ class TensorLoss(nn.Module):
         missing += ["labels="] if needs.labelled and labels is None else []
         missing += ["class_embeddings="] if needs.class_embeddings and class_embeddings is None else []
         missing += [f"the student's features {tap!r}" for tap in needs.student_taps if tap not in student.features]
-        for name, each in teachers.items():
-            missing += [f"the features {tap!r} of {name}" for tap in needs.teacher_taps if tap not in each.features]
+        for taps, others in ((needs.teacher_taps, teachers), (needs.peer_taps, peers)):
+            for name, each in others.items():
+                missing += [f"the features {tap!r} of {name}" for tap in taps if tap not in each.features]
         if needs.classifiers and any(each.classifier is None for each in (student, *teachers.values(), *peers.values())):
             missing.append("classifiers, kdcore.Outputs(…, classifier=kdcore.Classifier(weight, bias))")
         if needs.ablated and any(each.ablated is None for each in (student, *teachers.values())):
@@ -194,7 +195,7 @@ class TensorLoss(nn.Module):
                 "; features are given as kdcore.Outputs(logits, {tap: activation})" if "features" in " ".join(missing) else ""
             )
             raise UsageError(f"the loss {self.name!r} needs {' and '.join(missing)}{hint}")
-        for what, tensor in {"labels": labels, **{name: each.logits for name, each in teachers.items()}}.items():
+        for what, tensor in {"labels": labels, **{name: each.logits for name, each in {**teachers, **peers}.items()}}.items():
             if tensor is not None and len(tensor) != len(student.logits):
                 raise UsageError(f"{what}: {len(tensor)} samples, but the student has {len(student.logits)}")
 

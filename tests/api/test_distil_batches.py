@@ -59,6 +59,50 @@ def test_forms_of_batches(given, form):
     same(student, other)
 
 
+class WhereKnown(kdcore.DistillationLoss):
+    """Imitates the teacher, and keeps the labels that it is given."""
+
+    needs = kdcore.Needs(teachers=1, labels="optional")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[int]] = []
+
+    def forward(self, ctx: kdcore.LossContext) -> torch.Tensor:
+        self.seen.append(ctx.labels.tolist())
+        return (ctx.student.logits - ctx.teachers["teacher"].logits).square().mean()
+
+
+def test_optional_labels_come_with_the_batches_that_have_them():
+    x, y = torch.randn(3, 4, 6), torch.randint(3, (3, 4))
+    batches = [{"x": x[0]}, {"x": x[1], "y": y[1]}, {"x": x[2], "y": torch.full((4,), -1)}]
+    loss = WhereKnown()
+    kdcore.distil(torch.nn.Linear(6, 3), torch.nn.Linear(6, 3), batches, [loss], epochs=1, device="cpu")
+    assert loss.seen[-3:] == [[-1] * 4, y[1].tolist(), [-1] * 4]
+
+
+def test_inputs_of_several_tensors():
+    """The student is the same as one that reads the tensors joined to one."""
+
+    class Joined(torch.nn.Module):
+        def __init__(self, layer: torch.nn.Module):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            return self.layer(torch.cat(x, 1))
+
+    torch.manual_seed(0)
+    student, teacher, x, y = torch.nn.Linear(9, 3), torch.nn.Linear(9, 3), torch.randn(12, 9), torch.randint(3, (12,))
+    other = copy.deepcopy(student)
+    several = [((x[rows, :4], x[rows, 4:]), y[rows]) for rows in torch.arange(12).split(4)]
+    joined = [(x[rows], y[rows]) for rows in torch.arange(12).split(4)]
+    options = {"epochs": 2, "optimizer": SGD, "device": "cpu"}
+    kdcore.distil(Joined(student), Joined(teacher), several, ["soft-target", "cross-entropy"], **options)
+    kdcore.distil(other, teacher, joined, ["soft-target", "cross-entropy"], **options)
+    same(student, other)
+
+
 def test_unlabelled_samples_are_left_out_of_terms_that_read_labels(given):
     student, teacher, samples = given
     x, y = samples.tensors[0], samples.tensors[1].clone()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import kdcore
-from kdcore import Outputs, PluginError, RecipeError, UsageError
+from kdcore import DistillationLoss, Needs, Outputs, PluginError, RecipeError, TensorLoss, UsageError
 from kdcore.plugin.manager import found_plugins
 
 B, C = 8, 5
@@ -159,6 +159,23 @@ def test_a_loss_that_runs_networks_is_refused_on_tensors(logits):
     student, teacher, _ = logits
     with pytest.raises(UsageError, match=r"the loss 'sskd' runs networks: use it in kdcore\.distil or a recipe"):
         kdcore.loss("sskd")(student, teacher)
+
+
+class PeerFeatures(DistillationLoss):
+    needs = Needs(peers=1, peer_taps=("features",))
+
+    def forward(self, ctx):
+        return sum((ctx.student.logits.mean() - each.features["features"].mean()).square() for each in ctx.peers.values())
+
+
+def test_features_and_samples_of_peers_are_checked(logits):
+    student, other, _ = logits
+    loss = TensorLoss(PeerFeatures())
+    with pytest.raises(UsageError, match=r"needs the features 'features' of one; features are given as"):
+        loss(student, peers={"one": other})
+    with pytest.raises(UsageError, match="one: 2 samples, but the student has"):
+        loss(student, peers={"one": Outputs(other[:2], {"features": other})})
+    assert loss(student, peers={"one": Outputs(other, {"features": other})}) > 0
 
 
 @pytest.mark.parametrize("entry", LOSSES, ids=lambda entry: entry.qualified)

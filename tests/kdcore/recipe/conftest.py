@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -144,6 +145,15 @@ class Fixed(Schedule):
             yield Stage(each["name"], learners, training, each.get("epochs", training.epochs), each.get("split", "train"))
 
 
+class Doubled(Schedule):
+    """The recipe's training, for twice as many epochs."""
+
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        training = replace(graph.training, epochs=2 * graph.training.epochs)
+        for group in graph.groups():
+            yield Stage("+".join(group), group, training, training.epochs)
+
+
 def _plugin(**components: dict[str, str]) -> ModuleType:
     def hook(names: dict[str, str]) -> Callable:
         def announce(register: Callable[[str, str], None]) -> None:
@@ -174,7 +184,7 @@ def plugins() -> PluginManager:
             "meaning": "Meaning",
             "lost": "Gone",
         },
-        schedules={"one-stage": "OneStage", "fixed": "Fixed"},
+        schedules={"one-stage": "OneStage", "fixed": "Fixed", "doubled": "Doubled"},
     )
     manager.register("fake", fake)
     manager.plugins["torn"] = Plugin(

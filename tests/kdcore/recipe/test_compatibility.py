@@ -303,6 +303,11 @@ def test_a_training_that_the_schedule_does_not_use_is_refused(problems):
     assert found.message == "'training' has no effect, since the schedule sets the training of each stage"
 
 
+def test_a_training_that_the_schedule_changes_is_used(load):
+    plan = make_plan(load(BASE, "schedule=doubled"))
+    assert [stage.epochs for stage in plan.stages[DISTILLED]] == [8] * len(plan.stages[DISTILLED])
+
+
 def test_a_filled_recipe_with_a_schedule_is_valid(load):
     """It has the default training, spelled out."""
     assert load(SCHEDULED, "training={epochs: 30}", fixed(TEACH, LEARN)).training == Training()

@@ -253,6 +253,41 @@ class Guessing(Plain):
         return ((ctx.student.logits - ctx.labels.nan_to_num()) ** 2).mean()
 
 
+@sound("loss")
+class WhereKnown(Plain):
+    """Adds the cross-entropy of samples whose label is known."""
+
+    needs = Needs(teachers=1, labels="optional")
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        known = ctx.labels >= 0
+        return super().forward(ctx) + F.cross_entropy(ctx.student.logits[known], ctx.labels[known], reduction="sum")
+
+
+@caught_by("loss", "optional_labels_may_be_unknown")
+class Dividing(WhereKnown):
+    """Divides by the number of known labels, even if it is 0."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        known = ctx.labels >= 0
+        return Plain.forward(self, ctx) + F.cross_entropy(ctx.student.logits[known], ctx.labels[known])
+
+
+@sound("loss")
+class Remembering(Plain):
+    """Keeps logits of all samples, in a bank that is sized in its setup."""
+
+    bank: Tensor
+
+    def setup(self, example: Example) -> None:
+        self.register_buffer("bank", torch.zeros(example.num_samples, example.num_classes))
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        logits = ctx.student.logits
+        self.bank[ctx.batch.rows] = logits.detach().to(self.bank.dtype)
+        return super().forward(ctx) + (logits - self.bank[ctx.batch.rows].clone() / 2).square().mean()
+
+
 @caught_by("loss", "batch_of_one")
 class Unbiased(Plain):
     """Divides by one less than the number of samples."""

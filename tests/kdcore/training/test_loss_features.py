@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from dataclasses import replace
 
 import learning
+import numpy as np
 import pytest
 import torch
 from learning import Labels
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 from kdcore import Batch, DistillationLoss, LossContext, Needs, Outputs, ParameterGroup, Ramp
 from kdcore.errors import TrainingError
 from kdcore.recipe.data_models import MixSpec
+from kdcore.training import randomness
 from kdcore.training.participants import TermSpec
 from kdcore.training.preflight import preflight
 from kdcore.training.step import StageStep
@@ -198,6 +202,19 @@ def test_a_ramp_may_begin_later(shape):
     assert [later.at(epoch + 3) for epoch in range(8)] == [now.at(epoch) for epoch in range(8)]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_ramp_that_begins_after_the_training_is_refused(table, alone):
+    def checked(after):
+        terms = [TermSpec("late", Ramp(0, 1, 1, after=after), Labels), TermSpec("labels", 1.0, Labels)][: 1 if alone else 2]
+        return preflight(learning.distiller(table, terms), [learning.students(epochs=3, taught=())], table, 4, False)
+
+    with pytest.raises(
+        TrainingError, match="term 'late' of student has the weight 0 in every epoch: let its ramp begin earlier"
+    ):
+        checked(after=2)
+    assert checked(after=1).terms[0].weight == 1
+
+
 class Draws(DistillationLoss):
     """No gradient, but random numbers."""
 
@@ -229,6 +246,17 @@ def test_random_numbers_of_a_loss_leave_those_of_the_networks_alone(table):
         assert not torch.equal(one, apart)
 
 
+def test_terms_change_random_states_no_more_often_than_they_must(table, monkeypatch):
+    """Each takes more than a microsecond: a tenth of the time of a tiny model's step."""
+    kept = []
+    state = randomness._torch_state
+    monkeypatch.setattr(randomness, "_torch_state", lambda: kept.append(1) or state())
+    made = learning.distiller(table, [TermSpec(f"labels-{number}", 1.0, Labels) for number in range(4)])
+    rows = table.rows["train"][:6]
+    StageStep(made, learning.students(taught=()), table, True)(rows, rows)
+    assert len(kept) == 4 + 1
+
+
 class KeepsPlainTensor(DistillationLoss):
     """A moving centre in a plain attribute, and a constant that the first call computes."""
 
@@ -251,6 +279,70 @@ def test_state_in_plain_attributes_is_found(table):
         "scaled": set(),
         "plain": {"centre", "calls"},
     }
+
+
+class Keeps(DistillationLoss):
+    """Keeps something, and changes it in each call."""
+
+    def __init__(self, held, change):
+        super().__init__()
+        self.change = change
+        if isinstance(held, torch.Tensor):
+            self.register_buffer("held", held, persistent=False)
+        else:
+            self.held = held
+
+    def forward(self, ctx):
+        self.change(self)
+        return ctx.student.logits.square().mean()
+
+
+def add_one(loss):
+    loss.held = loss.held + 1
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda: torch.zeros(2), add_one),
+        (lambda: np.zeros(2), add_one),
+        (lambda: [0.5], lambda loss: loss.held.append(loss.held.pop() / 2)),
+        (lambda: {"a": {"b": 0.0}}, lambda loss: loss.held["a"].update(b=loss.held["a"]["b"] + 1)),
+        (lambda: deque([1, 0, 0]), lambda loss: loss.held.rotate()),
+        (lambda: torch.Generator(), lambda loss: torch.rand(1, generator=loss.held)),
+        (lambda: np.random.default_rng(0), lambda loss: loss.held.random()),
+        (lambda: np.random.RandomState(0), lambda loss: loss.held.rand()),
+        (lambda: random.Random(0), lambda loss: loss.held.random()),
+        (lambda: "", lambda loss: setattr(loss, "held", loss.held + "x")),
+    ],
+    ids=["buffer", "array", "list", "dictionary", "deque", "generator", "numpy", "legacy numpy", "python", "text"],
+)
+def test_state_of_any_kind_is_found_where_a_checkpoint_would_miss_it(table, make, change):
+    def unsaved(change):
+        made = learning.distiller(table, [TermSpec("keeps", 1.0, lambda: Keeps(make(), change))])
+        (check,) = preflight(made, [learning.students(taught=())], table, 4, False).terms
+        return check.unsaved
+
+    assert unsaved(change) == ("held",)
+    assert unsaved(lambda loss: None) == ()
+
+
+class MadeLate(Remembers):
+    """Creates its buffer in the first call."""
+
+    def __init__(self):
+        super(Remembers, self).__init__()
+
+    def forward(self, ctx):
+        if not hasattr(self, "calls"):
+            self.register_buffer("calls", torch.zeros(()))
+        return super().forward(ctx)
+
+
+def test_buffers_created_too_late_are_named_for_mixed_batches_too(table):
+    made = learning.distiller(table, [TermSpec("late", 1.0, MadeLate)])
+    with pytest.raises(TrainingError, match=r"term 'late' of student: calls: created during training"):
+        preflight(made, [learning.students(taught=())], replace(table, mix=MixSpec(name="mixup")), 4, False)
 
 
 class Resized(DistillationLoss):

@@ -251,3 +251,23 @@ def test_an_earlier_phase_with_predictions_is_no_member_of_ensembles(tmp_path, d
     assert np.array_equal(found, tuned)
     assert not np.array_equal(found, pretrained)
     assert [line.split(":")[0] for line in evaluate_run(str(run))] == ["seed-0 pretrained", "seed-0 tuned"]
+
+
+def test_a_student_from_which_a_teacher_starts_is_a_member_of_ensembles(tmp_path, database):
+    """In both arms, and where its folder is loaded: no other student is a later phase of it."""
+    recipe = tiny_recipe(database, "teacher-from-student", seeds=[0], training={"epochs": 1})
+    del recipe["schedule"]
+    student = recipe.pop("student")
+    recipe["students"] = {"a": {**student, "learns_from": ["skeleton"]}, "b": {**student, "learns_from": ["assistant"]}}
+    assistant = {**student, "starts_from": "a", "learns_from": ["skeleton"], "losses": ["cross-entropy", "soft-target"]}
+    recipe["teachers"]["assistant"] = assistant
+    home = Home(tmp_path / "home", database)
+    home.folder.mkdir()
+    home.recipe.write_text(yaml.safe_dump(recipe))
+    assert home.run() == 0, home.said()
+    (run,) = home.runs
+    assert {arm: each[0].members for arm, each in read_run(run).outcomes.items()} == {
+        "distilled": ["a", "b"],
+        "baseline": ["a", "b"],
+    }
+    assert set(load_predictor(run / "students/seed-0").members) == {"a", "b"}

@@ -10,7 +10,7 @@ import torch
 from learning import Imitate, Labels, Recorded, distiller, engine, one, same_state, state_of, students, teachers
 from lightning_fabric.plugins.precision import MixedPrecision
 
-from kdcore import LearningRate, Training
+from kdcore import DistillationLoss, LearningRate, Needs, Training
 from kdcore.contracts.training import MovingAverage
 from kdcore.errors import StoppedError
 from kdcore.recipe.data_models import MixSpec
@@ -99,7 +99,32 @@ def run_of(table, scenario, save, checkpoint=None):
     return state_of(made), recorded.values
 
 
-SCENARIOS = [None, chain, circle, joint, average, mixed]
+class Consistent(DistillationLoss):
+    """Runs the student with its dropout and a teacher on noisy inputs; logs a number in every eighth step."""
+
+    needs = Needs(teachers=1, forward_passes="all")
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, ctx):
+        self.calls += 1
+        x = ctx.input() + torch.randn_like(ctx.input())
+        if ctx.progress.step % 8 == 0:
+            ctx.log("first", x.mean())
+        theirs = [ctx.forward(ctx.input(name), of=name).logits.mean() for name in ctx.teachers]
+        return (ctx.forward(x).logits.square().mean() - torch.stack(theirs).mean()) ** 2 + self.calls * 0.01
+
+
+def runs_networks(table):
+    """A student whose loss draws random numbers, runs networks, and keeps a buffer."""
+    made = distiller(table, [*learning.default_terms(), TermSpec("consistent", 0.5, Consistent, ("teacher",))])
+    training = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}
+    return made, [teachers(), students(epochs=3, **training)]
+
+
+SCENARIOS = [None, chain, circle, joint, average, mixed, runs_networks]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__ if each else "turns")
@@ -128,6 +153,20 @@ def test_going_on_from_any_checkpoint_ends_the_same(table, tmp_path, scenario):
         for key, history in again.items():
             assert history.items() <= values[key].items(), key
     assert within >= 8, "checkpoints within an epoch"
+
+
+def test_a_number_logged_before_a_checkpoint_is_tracked_after_it(table):
+    """Once for each epoch in which the loss logs it, as without an interruption."""
+    saved = []
+    _, values = run_of(table, runs_networks, lambda weights, state: saved.append((state_of_dict(weights), state)))
+    logged = values["train/student/consistent/first"]
+    assert len(table.rows["train"]) // 3 == 4, "steps of an epoch"
+    assert [*logged] == [1, 3]
+    within = [each for each in saved if each[1]["stage"] == 1 and each[1]["epoch"] == 0 and each[1]["step"]]
+    for checkpoint in within:
+        _, again = run_of(table, runs_networks, lambda weights, state: None, checkpoint)
+        assert again["train/student/consistent/first"] == logged
+    assert within
 
 
 def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(table):

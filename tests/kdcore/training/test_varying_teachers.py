@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import signal
 
+import learning
 import pytest
 import torch
 import yaml
+from lightning_fabric import Fabric
 from runs import Home, results_of, tiny_recipe
 from torch import nn
 
-from kdcore import Participant, RecipeError, load_recipe
+from kdcore import Participant, RecipeError, UsageError, load_recipe
+from kdcore.runs.outputs import store_outputs
 from kdcore.runs.run import dry_run, run
+from kdcore.training.sources import cached_sources
 from kdcore.training.teacher_cache import outputs_vary
 
 
@@ -61,6 +65,39 @@ def test_a_varying_tap_counts_too():
 
     assert not outputs_vary(Participant("net", Two()).eval(), torch.randn(4, 2, 3))
     assert outputs_vary(Participant("net", Two(), {"features": "centred"}).eval(), torch.randn(4, 2, 3))
+
+
+@pytest.mark.parametrize("layer", [nn.Identity(), Neighbours(), Noisy()], ids=lambda layer: type(layer).__name__)
+def test_inputs_of_several_parts_are_compared(layer):
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.layer = nn.Linear(4, 3), nn.Linear(5, 3), layer
+
+        def forward(self, x):
+            one, (other,) = x
+            return self.layer(self.first(one) + self.second(other))
+
+    signal = torch.randn(4, 4), (torch.randn(4, 5),)
+    assert outputs_vary(Participant("net", Joined()).eval(), signal) == (type(layer) is not nn.Identity)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_teacher_that_begins_to_vary_when_it_is_trained_is_not_cached(tmp_path, trained):
+    """Its classifier starts with zeros, so the first check finds equal outputs."""
+    table = learning.table(tmp_path)
+    made = learning.distiller(table)
+    member = made.participant("teacher")
+    last = next(each for each in reversed([*member.encoder.modules()]) if isinstance(each, nn.Linear))
+    assert member.encoder[-1] is last
+    nn.init.zeros_(last.weight)
+    member.encoder.insert(len(member.encoder) - 1, Neighbours())
+    rows = table.rows["train"]
+    assert not outputs_vary(made.eval().participant("teacher"), table.batch(rows, ["teacher"]).signals["teacher"])
+    if trained:
+        nn.init.ones_(last.weight)
+    found = cached_sources(made, learning.students(), table, 4, 1 << 20, Fabric(accelerator="cpu"))
+    assert (set(found), member.varies) == (set() if trained else {"teacher"}, trained)
 
 
 NOISY = """
@@ -186,3 +223,19 @@ def test_a_killed_run_with_a_loss_that_draws_ends_the_same(tmp_path, database):
     assert killed.resume() == 0, killed.said()
     ours, theirs = results_of(killed.runs[0]), results_of(whole.runs[0])
     assert [name for name in theirs if ours[name] != theirs[name]] == []
+
+
+@pytest.mark.parametrize(("plugin", "change"), [("shaken", "0.1 * torch.randn_like(x)"), ("centred", "x.mean(0)")])
+def test_outputs_that_vary_are_not_stored(tmp_path, database, plugin, change):
+    text = NOISY.replace("0.1 * torch.randn_like(x)", change).replace('"noisy', f'"{plugin}')
+    (tmp_path / f"{plugin}.py").write_text(text)
+    recipe = tiny_recipe(database, "unstored", plugins=[str(tmp_path / f"{plugin}.py")], seeds=[0], baseline=False)
+    recipe["teachers"]["skeleton"]["encoder"] = plugin
+    home = Home(tmp_path / "home", database)
+    home.folder.mkdir()
+    home.recipe.write_text(yaml.safe_dump(recipe))
+    assert home.run() == 0, home.said()
+    (folder,) = home.runs
+    with pytest.raises(UsageError, match="the outputs of 'skeleton' change from pass to pass or with the batch"):
+        store_outputs(folder, "skeleton", tmp_path / "outputs.npz")
+    assert store_outputs(folder, "student", tmp_path / "outputs.npz")["test"] == 9
