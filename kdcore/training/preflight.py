@@ -183,8 +183,7 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
 def _unsaved(term: StepTerm, step: StageStep, context: LossContext) -> tuple[str, ...]:
     """Plain attributes of a loss that change in a further call; those that the first call computes once do not."""
     before = plain_attributes(term.loss)
-    with torch.no_grad():
-        step.value(term, context)
+    step.value(term, context)  # with gradients, which a loss may use, for example to find an adversarial input
     after = plain_attributes(term.loss)
     return tuple(name for name, value in after.items() if not _same(value, before.get(name)))
 
