@@ -112,6 +112,9 @@ def prepare(
             names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
             what = distiller.describe_term(check.learner, check.term)
             assembly.note(f"{what}: no gradient reaches the loss's parameters {names} on the first batch")
+        if check.satisfied:
+            what = distiller.describe_term(check.learner, check.term)
+            assembly.note(f"{what}: its value and its gradient are 0 on the first batches")
         if check.unsaved:
             names = ", ".join(check.unsaved[:3])
             assembly.note(
