@@ -208,7 +208,8 @@ def example(ctx: LossContext) -> Example:
     teachers = {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}
     peers = {name: replace(each, ablated=None) for name, each in ctx.peers.items()}
     names, counts = tuple(f"class {number}" for number in range(CLASSES)), torch.arange(1, CLASSES + 1)
-    return Example(student, teachers, CLASSES, names, counts.to(student.logits.device), int(counts.sum()), peers)
+    counts, samples = counts.to(student.logits.device), len(ctx.batch.table)
+    return Example(student, teachers, CLASSES, names, counts, int(counts.sum()), peers, samples)
 
 
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:
