@@ -30,6 +30,8 @@ class Example:
             label is known. None if unknown.
         peers: Peer → its outputs.
         num_samples: Number of rows of the table, for a memory of samples: each of `Batch.rows` is smaller. 0 if unknown.
+        input_shapes: Participant → shape of its network's input, without the batch axis; the learner is ``""``. See
+            `input_shape`.
     """
 
     student: Outputs
@@ -40,10 +42,24 @@ class Example:
     labelled: int | Tensor | None = None
     peers: Mapping[str, Outputs] = field(default_factory=dict)
     num_samples: int = 0
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.class_names:
             object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+
+    def input_shape(self, of: str = "") -> tuple[int, ...]:
+        """The shape of a participant's `LossContext.input`, without the batch axis, such as (channels, time).
+
+        Args:
+            of: Name of a teacher or peer; the learner by default.
+
+        Raises:
+            ValueError: If it is unknown, as for a teacher from stored outputs and for losses outside of a recipe.
+        """
+        if of not in self.input_shapes:
+            raise ValueError(f"the shape of the input of {repr(of) if of else 'the learner'} is unknown")
+        return self.input_shapes[of]
 
 
 class DistillationLoss(nn.Module):

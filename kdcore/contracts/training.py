@@ -173,6 +173,8 @@ class MovingAverage:
 class ParameterGroup:
     """Modules of an encoder, or losses, with their own learning rate, weight decay or frozen epochs.
 
+    A group that only names modules keeps them out of the groups after it.
+
     Args:
         modules: Paths of modules in the encoder, including submodules, or glob patterns such as ``layer[12].*``. The
             parameters of a loss are ``losses.<term>``, those of all losses ``losses.*``; a baseline without that term ignores
@@ -182,7 +184,7 @@ class ParameterGroup:
         frozen_epochs: Number of first epochs in which the modules are frozen, including running statistics.
 
     Raises:
-        ValueError: If `modules` is empty or no other option is set.
+        ValueError: If `modules` is empty.
     """
 
     modules: tuple[str, ...]
@@ -194,8 +196,6 @@ class ParameterGroup:
     def __post_init__(self) -> None:
         if not self.modules:
             raise ValueError("'modules' is empty: name the modules of the encoder that the group is for")
-        if self.lr_factor == 1 and self.weight_decay is None and not self.frozen_epochs:
-            raise ValueError("a parameter group requires 'lr_factor', 'weight_decay' or 'frozen_epochs'")
 
 
 class _Optimizer:

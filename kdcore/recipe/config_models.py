@@ -28,6 +28,7 @@ from kdcore.contracts.progress import Ramp
 from kdcore.contracts.training import Training
 from kdcore.recipe.components import JOINED
 from kdcore.recipe.merge import term_labels
+from kdcore.recipe.reserved_names import is_module_attribute
 from kdcore.recipe.yaml import Steps
 
 STORED = (".parquet", ".npz", ".safetensors")
@@ -127,14 +128,18 @@ class Term(Component):
         return self.weight != 0
 
 
-_ID = re.compile(r"[A-Za-z0-9_. -]{1,100}")
-"""Names of terms that every tracker keeps as they are, so that no two become one."""
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,99}")
+"""Names of terms that every tracker keeps as they are, so that no two become one, and that a submodule can have."""
 
 
 def _labelled(terms: list[Term]) -> list[Term]:
     for index, term in enumerate(terms):
         if term.id is not None and not _ID.fullmatch(term.id):
-            raise wrong(f"the id {term.id!r} must be 1 to 100 letters, digits, '-', '_', '.' and blanks", (index, "id"))
+            rule = "must be 1 to 100 letters, digits, '-', '_' and blanks, and start with a letter or digit"
+            raise wrong(f"the id {term.id!r} {rule}", (index, "id"))
+        if is_module_attribute(name := term.id or term.name.rpartition("/")[2]):
+            what = f"a term cannot be called {name!r}, which is an attribute of torch.nn.ModuleDict; give it another id"
+            raise wrong(what, (index, "id") if term.id else (index,))
         if "total" in (term.id, term.id or term.name.rpartition("/")[2]):
             raise wrong("'total' is the sum of all terms in a learner's curves; give the term another id", (index,))
     given = [term.id for term in terms if term.id]

@@ -34,6 +34,7 @@ from kdcore.recipe.config_models import (
 from kdcore.recipe.data_models import DataSpec, WindowSpec
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
+from kdcore.recipe.reserved_names import is_module_attribute
 from kdcore.recipe.yaml import Steps, dump, place_of, steps
 
 __all__ = [
@@ -50,7 +51,7 @@ __all__ = [
 
 DEFAULT_TEACHER_LOSSES = ["cross-entropy"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 LONGEST_NAME = 100
 """Bytes of a name; files and folders are called after it, with a date, a hash or a suffix."""
@@ -62,6 +63,8 @@ def _name(name: str) -> str:
             f"{name!r} is not a valid name for a participant: use letters, digits, - and _, and start with a letter "
             f"({JOINED!r} and 'fusion' are reserved)"
         )
+    if is_module_attribute(name):
+        raise wrong(f"{name!r} is not a valid name for a participant: it is an attribute of torch.nn.ModuleDict")
     return _not_too_long(name)
 
 

@@ -112,6 +112,9 @@ def prepare(
             names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
             what = distiller.describe_term(check.learner, check.term)
             assembly.note(f"{what}: no gradient reaches the loss's parameters {names} on the first batch")
+        if check.satisfied:
+            what = distiller.describe_term(check.learner, check.term)
+            assembly.note(f"{what}: its value and its gradient are 0 on the first batches")
         if check.unsaved:
             names = ", ".join(check.unsaved[:3])
             assembly.note(
@@ -259,20 +262,22 @@ def _can_choose(table: Table) -> bool:
 def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
     """Refuse parameter groups without matching modules, or with options that the optimizer lacks."""
     problems = []
-    for stage in assembly.plan.stages[DISTILLED]:
+    learners = [(stage, *each) for stage in assembly.plan.stages[DISTILLED] for each in stage.training.items()]
+    nothing = [unmatched(distiller.modules_of(name), training) for _, name, training in learners]
+    for (stage, name, training), faults in zip(learners, nothing, strict=True):
+        if not faults:
+            Learner.of(name, distiller.modules_of(name), training)  # which the optimizer may refuse
+        sharing = [found for (*_, other), found in zip(learners, nothing, strict=True) if other == training]
         where = f"{place_in_schedule(assembly.recipe, stage.name)}.parameter_groups"
-        for name, training in stage.training.items():
-            nothing = unmatched(distiller.modules_of(name), training)
-            if not nothing:
-                Learner.of(name, distiller.modules_of(name), training)  # which the optimizer may refuse
-            encoder = distiller.participant(name).encoder
-            for index, place, pattern in nothing:
-                what = f"no trainable parameter of {name}'s encoder matches {pattern!r}"
-                hint = module_meant(pattern, encoder)
-                if pattern.startswith(LOSSES):
-                    what = f"no trainable parameter of {name}'s losses matches {pattern!r}"
-                    owners = [term for term, loss in distiller.losses(name).items() if any(True for _ in loss.parameters())]
-                    hint = f"losses with parameters: {', '.join(LOSSES + term for term in owners) or 'none'}"
-                problems.append(assembly.builder.problem(f"{where}[{index}].modules[{place}]", what, hint))
+        for index, place, pattern in faults:
+            what = f"no trainable parameter of {name}'s encoder matches {pattern!r}"
+            hint = module_meant(pattern, distiller.participant(name).encoder)
+            if pattern.startswith(LOSSES):
+                if any((index, place, pattern) not in found for found in sharing):
+                    continue  # a loss of another learner with the same options
+                what = f"no trainable parameter of {name}'s losses matches {pattern!r}"
+                owners = [term for term, loss in distiller.losses(name).items() if any(True for _ in loss.parameters())]
+                hint = f"losses with parameters: {', '.join(LOSSES + term for term in owners) or 'none'}"
+            problems.append(assembly.builder.problem(f"{where}[{index}].modules[{place}]", what, hint))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))

@@ -208,8 +208,10 @@ def example(ctx: LossContext) -> Example:
     teachers = {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}
     peers = {name: replace(each, ablated=None) for name, each in ctx.peers.items()}
     names, counts = tuple(f"class {number}" for number in range(CLASSES)), torch.arange(1, CLASSES + 1)
-    counts, labelled = counts.to(student.logits.device), int(counts.sum())
-    return Example(student, teachers, CLASSES, names, counts, labelled, peers, len(ctx.batch.table))
+    counts, samples = counts.to(student.logits.device), len(ctx.batch.table)
+    shapes = {name: tuple(x.shape[1:]) for name, x in ctx.batch.signals.items() if isinstance(x, Tensor)}
+    shapes[""] = shapes["student"]
+    return Example(student, teachers, CLASSES, names, counts, int(counts.sum()), peers, samples, shapes)
 
 
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:

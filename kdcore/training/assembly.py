@@ -30,7 +30,7 @@ from kdcore.training.classifiers import find_classifiers, with_classifier
 from kdcore.training.loaded_weights import LoadedWeights
 from kdcore.training.module_checks import set_up
 from kdcore.training.origins import find_origins
-from kdcore.training.participants import Average, Distiller, Sources, TermSpec
+from kdcore.training.participants import Average, Distiller, Sources, TermSpec, evaluating
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import read_outputs
 from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
@@ -275,9 +275,17 @@ class Assembly:
         classified, notes = find_classifiers(self.plan, distiller, batch, arm)
         self._notes |= dict.fromkeys((*find_origins(self.plan, distiller), *notes))
         outputs |= {name: with_classifier(distiller, name, outputs[name]) for name in classified}
-        for name in (*distiller.teachers, *distiller.students):
+        shapes = {name: self._input_shape(distiller, name, batch) for name in (*distiller.teachers, *distiller.students)}
+        for name in shapes:
             if name in counts:
-                self._add_terms(distiller, name, outputs, seed, arm, counts[name], len(batch.table))
+                of_all = {**shapes, "": shapes[name]}
+                self._add_terms(distiller, name, outputs, seed, arm, counts[name], len(batch.table), of_all)
+
+    @staticmethod
+    def _input_shape(distiller: Distiller, name: str, batch: Batch) -> tuple[int, ...]:
+        member = distiller.participant(name)
+        with evaluating(member.batch_transforms):  # augmentation would draw random numbers
+            return tuple(member.input(batch.signals[name]).shape[1:])
 
     def _find_varying(self, distiller: Distiller, batch: Batch, arm: str) -> None:
         """Find the sources whose outputs for a sample are not always the same."""
@@ -311,6 +319,7 @@ class Assembly:
         arm: str,
         told: Counts,
         samples: int,
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
         classes, (counts, labelled) = tuple(self.dataset.classes), told
         specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
@@ -319,7 +328,7 @@ class Assembly:
             teachers, peers = ({source: outputs[source] for source in group} for group in (spec.teachers, spec.peers))
             known = distiller.known_classes(name, spec)
             if known is None:
-                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, samples)
+                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, samples, shapes)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
@@ -327,7 +336,7 @@ class Assembly:
             names = tuple(classes[index] for index in known.tolist())
             counted = None if counts is None else counts[known]
             each = labelled[known] if isinstance(labelled, Tensor) else labelled
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, samples)
+            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, samples, shapes)
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

@@ -60,7 +60,8 @@ def combined(
     """Compute the combined gradient of each parameter; None for parameters that no term depends on. The graph is retained.
 
     The rule applies to the parameters that several terms depend on, as one flat vector. Parameters of a single term, such as
-    those of its loss, get that term's gradient.
+    those of its loss, get that term's gradient. A term whose gradient is 0, such as a hinge that every sample meets, is left
+    out: otherwise ``mgda`` would stop training, since no direction decreases that term.
 
     Args:
         rule: ``pcgrad`` or ``mgda``.
@@ -78,6 +79,7 @@ def combined(
     if not shared:
         return found
     rows = [torch.cat([_flat(grads[index], parameters[index]) for index in shared]) for grads in each]
+    rows = [row for row in rows if row.any()] or rows[:1]
     if rule == "mgda":
         together = shortest(torch.stack(rows), largest)
     else:

@@ -48,6 +48,7 @@ class TermCheck:
         reads_logits: Whether the term depends on the learner's logits.
         idle: Names of the loss's trainable parameters that get no gradient.
         unsaved: Names of the loss's attributes that change from call to call, and that checkpoints do not save.
+        attached: Whether the loss depends on the learner's parameters, even if its gradient is 0.
     """
 
     stage: str
@@ -62,6 +63,12 @@ class TermCheck:
     reads_logits: bool = False
     idle: tuple[str, ...] = ()
     unsaved: tuple[str, ...] = ()
+    attached: bool = False
+
+    @property
+    def satisfied(self) -> bool:
+        """True if the loss is at its minimum of 0, like a hinge or a mask without samples: later batches may differ."""
+        return self.value == 0 and self.gradient == 0 and self.attached
 
 
 @dataclass
@@ -171,14 +178,17 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
             f"{description} updates its state at each call, and a mixed batch calls a loss that reads labels once for each of "
             "the two label sets; leave out data.mix, or this loss"
         )
-    gradients = _gradients(value, _trainable(distiller, term.learner))
+    trainable = _trainable(distiller, term.learner)
+    gradients = _gradients(value, trainable)
     own = {name: each for name, each in term.loss.named_parameters() if each.requires_grad}
     idle = tuple(name for name, norm in _gradients(value, own).items() if norm == 0)
     _refuse_teacher_gradients(value, distiller, term.learner, term.spec.id)
     reached = frozenset(name for name, each in gradients.items() if each > 0)
     reads = any(_depends_on(value, each.logits) for each in passes_of(context))
     numbers = weight, float(value.detach()), _norm(gradients), parameters, len(context.batch)
-    return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle, _unsaved(term, step, context))
+    attached = bool(reached) or any(_depends_on(value, each) for each in trainable.values())
+    unsaved = _unsaved(term, step, context)
+    return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle, unsaved, attached)
 
 
 def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
@@ -189,8 +199,7 @@ def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
 def _unsaved(term: StepTerm, step: StageStep, context: LossContext) -> tuple[str, ...]:
     """Attributes of a loss that change in a further call and are not saved; those that the first call computes once do not."""
     before = unsaved_values(term.loss)
-    with torch.no_grad():
-        step.value(term, context)
+    step.value(term, context)  # with gradients, which a loss may use, for example to find an adversarial input
     after = unsaved_values(term.loss)
     return tuple(name for name, values in after.items() if not _same(values, before.get(name, [])))
 
@@ -236,7 +245,7 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
     numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
     if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
         raise TrainingError(f"{description}: {numbers}; look for a logarithm or root of 0, or a division by 0")
-    if not _trainable(distiller, check.learner):
+    if not _trainable(distiller, check.learner) or check.satisfied:
         return
     if check.gradient == 0:
         why = f"is its result detached, or does it not depend on {check.learner}?"
@@ -273,10 +282,10 @@ def _norm(gradients: Mapping[str, float]) -> float:
     return math.hypot(*gradients.values())
 
 
-def _depends_on(value: Tensor, logits: Tensor) -> bool:
-    if not (value.requires_grad and logits.requires_grad):
+def _depends_on(value: Tensor, other: Tensor) -> bool:
+    if not (value.requires_grad and other.requires_grad):
         return False
-    return torch.autograd.grad(value, logits, retain_graph=True, allow_unused=True)[0] is not None
+    return torch.autograd.grad(value, other, retain_graph=True, allow_unused=True)[0] is not None
 
 
 def _answerless(distiller: Distiller, table: Table, checks: Sequence[TermCheck]) -> Iterator[str]:

@@ -181,9 +181,8 @@ class StageStep(nn.Module):
 
     def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
         """True if a batch has no sample for a term. MGDA would take its gradient of 0 for a stationary point."""
-        labels = context.batch.labels
-        mixed = self._mixing is not None and labels is not None and term.loss.needs.labelled
-        return not len(context.batch) or (mixed and not bool(known(labels).any()))
+        labels = context.batch.labels if self._mixing is not None and term.loss.needs.labelled else None
+        return not len(context.batch) or (labels is not None and not bool(known(labels).any()))
 
     def _refuse_non_scalar(self, term: StepTerm, value: object, like: Tensor) -> None:
         """Raise a TrainingError if a loss returned anything but a scalar tensor on the device of `like`."""

@@ -125,6 +125,7 @@ CASES = {
     "unknown like": ("like: acc", "like: ack", "teachers.gyro.like", "no participant 'ack'", "did you mean 'acc'?"),
     "like itself": ("like: acc", "like: gyro", "teachers.gyro.like", "gyro → gyro", ""),
     "teacher called student": ("gyro: {like", "student: {like", "student", "'student' is also the name of a teacher", ""),
+    "attribute of a module": ("gyro: {like", "half: {like", "teachers.half", "an attribute of torch.nn.ModuleDict", ""),
     "no name for a participant": ("gyro: {like", "1st: {like", "teachers.1st", "is not a valid name for a participant", ""),
     "duplicate key": (
         "  protocol: halves",

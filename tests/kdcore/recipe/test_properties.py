@@ -5,7 +5,13 @@ from hypothesis import HealthCheck, given, settings
 from yaml import safe_dump
 
 from kdcore.recipe.load import load_recipe
+from kdcore.recipe.reserved_names import is_module_attribute
 from kdcore.recipe.yaml import Node, dotted, dump, parse, steps
+
+
+def reserved(name: str) -> bool:
+    return name in ("student", "joined", "fusion") or is_module_attribute(name)
+
 
 relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -27,7 +33,7 @@ simple = st.recursive(
 ramps = st.fixed_dictionaries(
     {"start": numbers, "stop": numbers, "epochs": st.integers(1, 99)}, optional={"shape": st.sampled_from(["linear", "cosine"])}
 )
-names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_-]{0,8}\Z").filter(lambda name: name not in ("student", "joined", "fusion"))
+names = st.from_regex(r"\A[A-Za-z][A-Za-z0-9_-]{0,8}\Z").filter(lambda name: not reserved(name))
 nets = st.just("net") | st.fixed_dictionaries(
     {"name": st.just("net")}, optional={"width": st.integers(-(2**63) + 1, 2**63 - 1), "dropout": st.none() | numbers}
 )

@@ -55,6 +55,8 @@ def test_a_file_whose_times_were_put_back_is_hashed_again(tmp_path):
         ("[{name: cross-entropy, id: 'a:b'}]", "must be 1 to 100 letters"),
         ("[{name: cross-entropy, id: 'a/b'}]", "must be 1 to 100 letters"),
         ("[{name: cross-entropy, id: ''}]", "must be 1 to 100 letters"),
+        ("[{name: cross-entropy, id: a.b}]", "must be 1 to 100 letters"),  # a submodule's name has no dot
+        ("[{name: cross-entropy, id: half}]", "cannot be called 'half', which is an attribute of torch.nn.ModuleDict"),
         (f"[{{name: cross-entropy, id: {'x' * 101}}}]", "must be 1 to 100 letters"),
         ("[{name: cross-entropy, id: total}]", "'total' is the sum of all terms"),
     ],

@@ -179,6 +179,20 @@ def test_a_group_without_modules_is_refused_with_the_nearest_ones(home):
         dry_run(home.recipe, ["schedule.student.parameter_groups=[{modules: [layer9], lr_factor: 0.1}]"])
 
 
+def test_a_group_of_a_loss_is_ignored_by_participants_without_it(tmp_path):
+    tree = tiny_recipe(tmp_path / "db", "x", losses=["cross-entropy", {"name": "fitnet", "id": "hint"}])
+    del tree["schedule"]
+    for each in (tree["teachers"]["skeleton"], tree["student"]):
+        each["taps"] = {"features": "pool"}
+    tree["training"] = {"epochs": 1, "parameter_groups": [{"modules": ["losses.hint"], "lr_factor": 2}]}
+    assert [term.term for term in dry_run(tree).terms] == ["cross-entropy", "cross-entropy", "hint"]
+    with pytest.raises(RecipeError, match=r"of skeleton's losses matches 'losses\.hin'"):
+        dry_run(tree, ["training.parameter_groups=[{modules: [losses.hin], lr_factor: 2}]"])
+    own = ["teachers.skeleton.training={parameter_groups: [{modules: [losses.hint], lr_factor: 2}]}"]
+    with pytest.raises(RecipeError, match=r"teachers\.skeleton\.training\.parameter_groups.*of skeleton's losses matches"):
+        dry_run(tree, own)
+
+
 @pytest.mark.parametrize(
     ("training", "said"),
     [

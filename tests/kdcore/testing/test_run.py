@@ -56,6 +56,11 @@ def statuses(found) -> dict[str, str]:
     return {result.check.name: result.status for result in found}
 
 
+def test_a_memory_with_an_entry_for_each_sample_has_room():
+    found = statuses(check_component(Entry("loss", "SizedMemory", "faulty", "sized_memory:SizedMemory")))
+    assert "failed" not in found.values(), found
+
+
 def test_a_reasoned_exemption_turns_a_failure_into_an_exemption():
     found = statuses(check_component(STRANGER, exemptions={"stages_valid": "it is meant to be wrong"}))
     assert found["stages_valid"] == "exempt"

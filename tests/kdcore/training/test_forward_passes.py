@@ -149,3 +149,22 @@ def test_selected_samples_have_their_own_inputs(table):
     context = contexts(made, table)[0]["reversed"][1]
     index = torch.tensor([2, 0])
     assert torch.equal(context.select(index).input("teacher"), context.input("teacher")[index])
+
+
+class Adversarial(DistillationLoss):
+    """Squared change of the logits in the direction that changes them most, which it finds by a gradient."""
+
+    needs = Needs(forward_passes="student")
+
+    def forward(self, ctx):
+        x = ctx.input()
+        clean = ctx.forward(x).logits.detach()
+        direction = torch.randn_like(x).requires_grad_()
+        (gradient,) = torch.autograd.grad(F.mse_loss(ctx.forward(x + 0.1 * direction).logits, clean), direction)
+        return F.mse_loss(ctx.forward(x + F.normalize(gradient.flatten(1)).view_as(x)).logits, clean)
+
+
+def test_a_loss_may_differentiate_with_respect_to_its_inputs(table):
+    made = learning.distiller(table, [TermSpec("labels", 1.0, Labels), TermSpec("adversarial", 1.0, Adversarial)])
+    found = preflight(made, [learning.students()], table, 4, withheld=False)
+    assert found.terms[-1].gradient > 0

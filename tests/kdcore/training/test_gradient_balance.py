@@ -99,6 +99,21 @@ def test_no_share_exceeds_the_largest_that_is_asked_for(terms, largest):
         torch.testing.assert_close(found, gradients.mean(0))
 
 
+@pytest.mark.parametrize("largest", [1.0, 0.6])
+def test_a_term_without_a_gradient_does_not_stop_training(largest):
+    """A hinge that every sample meets, for example."""
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]).double())
+    terms = [weight.square().sum(), weight[0] * 3, (weight.sum() - 9).clamp(min=0)]
+    (found,) = combined("mgda", terms, [weight], 0, largest)
+    (expected,) = combined("mgda", terms[:2], [weight], 0, largest)
+    assert expected.any()
+    torch.testing.assert_close(found, expected)
+    (alone,) = combined("mgda", terms[1:], [weight], 0, largest)
+    torch.testing.assert_close(alone, torch.tensor([3.0, 0.0]).double())
+    (none,) = combined("mgda", [terms[2], terms[2] * 2], [weight], 0, largest)
+    assert not none.any()
+
+
 def test_a_limit_is_for_mgda():
     with pytest.raises(ValueError, match="'largest_share' does not go with gradients 'pcgrad'; it is for 'mgda'"):
         Training(gradients="pcgrad", largest_share=0.6)

@@ -144,6 +144,17 @@ def test_losses_have_parameter_groups_of_their_own(table):
     assert after_one_step(lr_factor=0.25, frozen_epochs=1) == 0.0
 
 
+def test_a_group_with_a_factor_of_one_keeps_modules_out_of_later_groups(table):
+    groups = (ParameterGroup(("losses.scaled",), lr_factor=1.0), ParameterGroup(("losses.*",), frozen_epochs=1))
+
+    def scale(groups):
+        made = learning.distiller(table, SCALED)
+        learning.fit(made, table, [learning.students(epochs=1, parameter_groups=groups)])
+        return made.losses("student")["scaled"].scale.item()
+
+    assert scale(groups) == scale(()) != scale(groups[1:])
+
+
 def test_a_star_means_the_encoder_and_not_the_losses(table):
     made = learning.distiller(table, SCALED)
     start = made.losses("student")["scaled"].scale.item()

@@ -118,6 +118,28 @@ class Rarely(DistillationLoss):
         return ctx.student.logits.square().mean() * (self.seen > 1)
 
 
+class Sure(DistillationLoss):
+    """Samples whose prediction is certain; none is, so value and gradient are 0."""
+
+    def forward(self, ctx):
+        logits = ctx.student.logits
+        return ((logits.softmax(1).amax(1) > 1) * F.cross_entropy(logits, logits.argmax(1), reduction="none")).mean()
+
+
+class Flat(DistillationLoss):
+    """A gradient of 0 at a value that is not 0: nothing that later batches change."""
+
+    def forward(self, ctx):
+        return ctx.student.logits.sum() * 0 + 1
+
+
+class Nothing(DistillationLoss):
+    """A value of 0 that does not depend on the student."""
+
+    def forward(self, ctx):
+        return ctx.student.logits.detach().sum() * 0
+
+
 @pytest.fixture
 def table(tmp_path):
     folder = tmp_path / "recordings"
@@ -165,6 +187,8 @@ def test_it_reports_every_term_and_shape_and_leaves_no_trace(table):
     [
         (Detached, r" gives no gradient: is its result detached, or does it not depend on student\?"),
         (Elsewhere, " gives no gradient"),
+        (Flat, " gives no gradient"),
+        (Nothing, " gives no gradient"),
         (NotANumber, ": its value is nan"),
         (BySample, r": it must return a scalar tensor, not one of shape \(2,\); average over the batch"),
         (InADict, ": what it holds in 'odd' would be neither trained nor saved; use .* nn.ModuleDict"),
@@ -182,6 +206,12 @@ def test_a_term_that_cannot_teach_or_learn_is_refused_by_name(table, loss, compl
 @pytest.mark.parametrize("loss", [Mapped, FrozenInAList])
 def test_a_term_may_learn_and_keep_what_does_not(table, loss):
     assert preflight(distiller(table, loss), STAGES, table, 2, withheld=False).terms[-1].gradient > 0
+
+
+def test_a_term_may_be_zero_on_the_first_batches(table):
+    check = preflight(distiller(table, Sure), STAGES, table, 2, withheld=False).terms[-1]
+    assert check.satisfied
+    assert (check.value, check.gradient) == (0, 0)
 
 
 def test_an_encoder_that_hides_what_should_learn_is_refused(table):

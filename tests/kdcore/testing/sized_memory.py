@@ -1,0 +1,20 @@
+"""A loss with a memory of samples, which has no fault."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import mse_loss
+
+from kdcore import DistillationLoss
+
+
+class SizedMemory(DistillationLoss):
+    """Squared difference between the sample's logits and the last ones."""
+
+    def setup(self, example):
+        self.register_buffer("memory", torch.zeros(example.num_samples, example.num_classes))
+
+    def forward(self, ctx):
+        last = self.memory[ctx.batch.rows].to(ctx.student.logits)
+        self.memory[ctx.batch.rows] = ctx.student.logits.detach().to(self.memory)
+        return mse_loss(ctx.student.logits, last)
