@@ -131,6 +131,8 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
         draw(CLASSES, WIDTH) if needs.class_embeddings else None,
         Progress("student", 0, 0, 10),
     )
+    if needs.labels == "optional" and target == "classes" and samples > 1:
+        found = replace(found, batch=found.batch.with_labels(found.labels.index_fill(0, torch.tensor([samples - 1]), -1)))
     if needs.forward_passes:
         found = replace(found, networks=MadeUpNetworks(found.student, {}, needs.forward_passes == "student"))
     return learning(found)

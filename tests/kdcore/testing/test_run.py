@@ -57,8 +57,13 @@ def statuses(found) -> dict[str, str]:
 
 
 def test_a_memory_with_an_entry_for_each_sample_has_room():
-    found = statuses(check_component(Entry("loss", "SizedMemory", "faulty", "sized_memory:SizedMemory")))
+    found = statuses(check_component(Entry("loss", "SizedMemory", "faulty", "sample_losses:SizedMemory")))
     assert "failed" not in found.values(), found
+
+
+def test_a_loss_with_optional_labels_meets_unknown_ones():
+    found = check_component(Entry("loss", "UnknownLabels", "faulty", "sample_losses:UnknownLabels"))
+    assert "Target -1 is out of bounds" in next(each.message for each in found if each.check.name == "answers")
 
 
 def test_a_reasoned_exemption_turns_a_failure_into_an_exemption():

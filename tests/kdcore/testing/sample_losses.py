@@ -1,11 +1,11 @@
-"""A loss with a memory of samples, which has no fault."""
+"""Losses with a memory of samples, and with labels of some samples."""
 
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 
-from kdcore import DistillationLoss
+from kdcore import DistillationLoss, Needs
 
 
 class SizedMemory(DistillationLoss):
@@ -18,3 +18,12 @@ class SizedMemory(DistillationLoss):
         last = self.memory[ctx.batch.rows].to(ctx.student.logits)
         self.memory[ctx.batch.rows] = ctx.student.logits.detach().to(self.memory)
         return mse_loss(ctx.student.logits, last)
+
+
+class UnknownLabels(DistillationLoss):
+    """Cross-entropy of all samples, which fails for those of unknown class."""
+
+    needs = Needs(labels="optional")
+
+    def forward(self, ctx):
+        return cross_entropy(ctx.student.logits, ctx.labels)
