@@ -277,7 +277,7 @@ class _Compatibility:
             for tap in dict.fromkeys(taps):
                 untapped = [each for each in participants if tap not in self._taps(each) and self.specs[each].outputs is None]
                 if untapped:
-                    hint = did_you_mean(tap, sorted(self.specs[untapped[0]].taps), "declared are")
+                    hint = did_you_mean(tap, sorted(self._taps(untapped[0])), "declared are")
                     participant = "{learner}" if untapped == [name] else " and ".join(map(repr, untapped))
                     yield f"the loss {term.term.name!r} needs the tap {tap!r} of {participant}", hint
 

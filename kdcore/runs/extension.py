@@ -95,7 +95,8 @@ def _refuse_other_changes(folder: Path, before: Plan, after: Plan) -> None:
     shapes = [[replace(s, epochs=1, training=_of_one_epoch(s)) for s in each.stages[DISTILLED]] for each in (before, after)]
     same = shapes[0] == shapes[1]
     # The options of a participant's training may be spelled out beside its epochs, as long as they have the same effect.
-    other = [key for key in changed if key.rpartition(".")[2] != "epochs" and not (same and ".training." in key)]
+    own = tuple(f"{after.recipe.path_of(name)}.training." for name in after.recipe.participants)
+    other = [key for key in changed if key.rpartition(".")[2] != "epochs" and not (same and key.startswith(own))]
     if other:
         raise UsageError(
             f"{other[0]} was {old.get(other[0])} and cannot become {new.get(other[0])}: a finished run can only be given more "

@@ -275,17 +275,23 @@ class Assembly:
         classified, notes = find_classifiers(self.plan, distiller, batch, arm)
         self._notes |= dict.fromkeys((*find_origins(self.plan, distiller), *notes))
         outputs |= {name: with_classifier(distiller, name, outputs[name]) for name in classified}
-        shapes = {name: self._input_shape(distiller, name, batch) for name in (*distiller.teachers, *distiller.students)}
-        for name in shapes:
+        shapes = self._input_shapes(distiller, batch)
+        for name in (*distiller.teachers, *distiller.students):
             if name in counts:
-                of_all = {**shapes, "": shapes[name]}
-                self._add_terms(distiller, name, outputs, seed, arm, counts[name], len(batch.table), of_all)
+                own = {"": shapes[name]} if name in shapes else {}
+                self._add_terms(distiller, name, outputs, seed, arm, counts[name], len(batch.table), shapes | own)
 
     @staticmethod
-    def _input_shape(distiller: Distiller, name: str, batch: Batch) -> tuple[int, ...]:
-        member = distiller.participant(name)
-        with evaluating(member.batch_transforms):  # augmentation would draw random numbers
-            return tuple(member.input(batch.signals[name]).shape[1:])
+    def _input_shapes(distiller: Distiller, batch: Batch) -> dict[str, tuple[int, ...]]:
+        """Participant → shape of its network's input; without those whose input is several tensors."""
+        found = {}
+        for name in distiller.networks:
+            member = distiller.participant(name)
+            with evaluating(member.batch_transforms):  # augmentation would draw random numbers
+                x = member.input(batch.signals[name])
+            if isinstance(x, Tensor):
+                found[name] = tuple(x.shape[1:])
+        return found
 
     def _find_varying(self, distiller: Distiller, batch: Batch, arm: str) -> None:
         """Find the sources whose outputs for a sample are not always the same."""

@@ -42,7 +42,10 @@ class TermNetworks:
         """
         member = self._member(name)
         with evaluating(member.batch_transforms):
-            return member.input(batch.signals[name or self.learner])
+            x = member.input(batch.signals[name or self.learner])
+        if not isinstance(x, Tensor):
+            raise ValueError(f"the input of {name or self.learner!r} is several tensors, which a loss cannot transform")
+        return x
 
     def axes(self, name: str) -> tuple[str, ...]:
         """Axis names of a participant's input, without the batch axis; empty if unknown."""

@@ -44,6 +44,8 @@ class SelfSupervised(DistillationLoss):
         transformed: α, weight of the probabilities.
         similarity: β, weight of the similarities.
         kept: Share of wrongly assigned copies that are used.
+        axes: Axis names of the inputs without the batch axis, such as ``[channel, time]``, if they are unknown, as for the
+            batches of a data loader.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class SelfSupervised(DistillationLoss):
         transformed: Annotated[float, Ge(0)] = 2.7,
         similarity: Annotated[float, Gt(0)] = 10.0,
         kept: Annotated[float, Ge(0), Le(1)] = 0.75,
+        axes: tuple[str, ...] = (),
     ):
         super().__init__()
         self.student_tap, self.teacher_tap = student_tap, teacher_tap
         self.temperature, self.similarity_temperature = temperature, similarity_temperature
         self.transformed, self.similarity, self.kept = transformed, similarity, kept
+        self.axes = axes
         self.heads = nn.ModuleDict()
         self.needs = Needs(teachers=1, forward_passes="all", student_taps=(student_tap,), teacher_taps=(teacher_tap,))
 
@@ -77,7 +81,7 @@ class SelfSupervised(DistillationLoss):
         Raises:
             ValueError: If an input has no axis that can be transformed, or only some inputs have a time axis.
         """
-        axes = {name: ctx.axes(name) for name in ("", *ctx.teachers)}
+        axes = {name: ctx.axes(name) or self.axes for name in ("", *ctx.teachers)}
         if len({"time" in each for each in axes.values()}) > 1:
             raise ValueError(f"sskd transforms all inputs alike, but only some have a time axis: {[*axes.values()]}")
         size = len(ctx.batch)
@@ -121,7 +125,10 @@ def transformed_copies(x: Tensor, axes: Sequence[str]) -> Tensor:
         square = x.shape[plane[0]] == x.shape[plane[1]]
         copies = [torch.rot90(x, k, plane) for k in (1, 2, 3)] if square else [x.flip(at) for at in (*plane, plane)]
     else:
-        raise ValueError(f"sskd transforms images and sequences, not inputs with the axes ({', '.join(axes) or 'unknown'})")
+        hint = "" if axes else "; name them with the option 'axes'"
+        raise ValueError(
+            f"sskd transforms images and sequences, not inputs with the axes ({', '.join(axes) or 'unknown'}){hint}"
+        )
     return torch.cat(copies)
 
 

@@ -123,6 +123,16 @@ def test_an_extension_says_whether_it_equals_a_longer_run(finished, rule, same):
     assert same or f"learning rate '{rule['name']}' of student depends on their number" in found.lines()[0]
 
 
+def test_epochs_may_be_given_in_a_participants_own_training(finished):
+    """It spells out options that the recipe's training had before; others would make another run."""
+    folder = finished(schedule=None, training={"epochs": 2})
+    assert extended(folder, "student.training.epochs=5").epochs == {"student": (2, 5)}
+    with pytest.raises(UsageError, match=r"student\.training\.\S+ was None and cannot become"):
+        extended(folder, "student.training.epochs=5", "student.training.optimizer={name: adamw, lr: 0.5}")
+    with pytest.raises(UsageError, match="width was 4 and cannot become 8"):
+        extended(folder, "student.training.epochs=5", "student.encoder.width=8")
+
+
 # Lengths of both arms
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+import kdcore
 from kdcore import Batch, Example, LossContext, Outputs, RecipeError, load_recipe
 from kdcore_losses.sskd import SelfSupervised, best_ranked, transformed_copies
 
@@ -180,3 +182,21 @@ def test_recipes_in_which_it_cannot_run_networks_are_refused(override, said):
     with pytest.raises(RecipeError) as error:
         load_recipe("methods/sskd", [override])
     assert said in str(error.value)
+
+
+def test_a_data_loader_has_no_axis_names_so_the_option_gives_them():
+    torch.manual_seed(0)
+    x, labels = torch.randn(12, 2, LENGTH), torch.arange(12) % K
+
+    def network():
+        return nn.Sequential(nn.Flatten(), nn.Linear(2 * LENGTH, 6), nn.ReLU(), nn.Linear(6, K))
+
+    def distil(loss):
+        loader = DataLoader(TensorDataset(x, labels), batch_size=6)
+        taps = {"student": {"features": "1"}, "big": {"features": "1"}}
+        return kdcore.distil(network(), {"big": network()}, loader, losses=["cross-entropy", loss], epochs=2, taps=taps)
+
+    with pytest.raises(ValueError, match=r"axes \(unknown\); name them with the option 'axes'"):
+        distil("sskd")
+    found = distil({"name": "sskd", "axes": ["channel", "time"]})
+    assert all(np.isfinite(row["sskd"]) for row in found.history.to_dict("records"))
