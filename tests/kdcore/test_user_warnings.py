@@ -83,7 +83,7 @@ def test_a_batch_of_recordings_in_g_is_warned_of_once_at_the_line_of_predict():
         warnings.simplefilter("always")
         student.predict(clips)
     assert [(each.filename, each.lineno) for each in found] == [(__file__, line_of("student.predict(clips)\n"))]
-    assert "as in g" in str(found[0].message)
+    assert "as if in g" in str(found[0].message)
     assert str(found[0].message).endswith("(4 recordings)")
 
 

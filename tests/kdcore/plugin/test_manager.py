@@ -201,7 +201,7 @@ def test_the_list_says_how_to_name_what_two_plugins_have(workshop, monkeypatch, 
     list_components("losses")
     assert capsys.readouterr().out.splitlines() == [
         "losses:",
-        "  fine  first  (ambiguous: write first/fine)",
+        "  fine  first   (ambiguous: write first/fine)",
         "  fine  second  (ambiguous: write second/fine)",
     ]
 

@@ -375,5 +375,5 @@ def test_nothing_to_compare(tmp_path, monkeypatch):
             compare_sources([source])
     with pytest.raises(KdcoreError, match=r"no run 'no-such-run' in .*; as a recipe: there is no file or shipped recipe"):
         compare_sources(["no-such-run", "another"])
-    with pytest.raises(RecipeError, match=r"^losses\.no-such"):
+    with pytest.raises(RecipeError, match=r"^command line: losses\.no-such"):
         select(["quickstart", "sakdn"], ["losses.no-such.weight=1"])
