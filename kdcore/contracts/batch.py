@@ -256,7 +256,7 @@ class LossContext:
     def log(self, name: str, value: Tensor | float) -> None:
         """Log a number of the loss, such as a learned temperature.
 
-        It is tracked as ``train/<learner>/<term>/<name>``, once per epoch: the value of the last batch.
+        It is tracked as ``train/<learner>/<term>/<name>``, once per epoch: the mean over the batches that log it.
 
         Args:
             name: Name of letters, digits, ``_``, ``-`` and ``.``.

@@ -220,7 +220,8 @@ class Engine:
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.accumulated = epoch, resumed["step"] if resumed else 0, 0
         context.set_values(resumed["values"].to(context.rows.device) if resumed else None)
-        states, context.step.logged = (resumed["streams"], dict(resumed["logged"])) if resumed else ({}, {})
+        states = resumed["streams"] if resumed else {}
+        context.step.logged.restore(resumed["logged"] if resumed else {}, context.rows.device)
         restart(context.step.all_streams, states)
         restart(context.step.streams, states, self._epoch_seed(context))  # equal in all processes, as losses must be
         if resumed:
@@ -374,7 +375,7 @@ class Engine:
             "learners": {name: learner.state() for name, learner in self.learners.items()},
             "random": random_state(),
             "streams": {each.name: each.state for each in context.step.all_streams} if context and step else {},
-            "logged": {name: x.cpu() for name, x in context.step.logged.items()} if context and step else {},
+            "logged": context.step.logged.state() if context and step else {},
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "watch": self.watch.state(),
             "history": list(self.report.history),

@@ -74,8 +74,8 @@ class EpochReport:
         means = values[finite].mean(0).tolist()
         self.history.append(means[:-1])
         found = list(zip(names, owners, means, strict=True))
-        for name, number in context.step.logged.items():
-            found.append((f"train/{name}", learner_of[name.split("/")[0]], float(number)))
+        for name, mean in context.step.logged.means().items():
+            found.append((f"train/{name}", learner_of[name.split("/")[0]], mean))
         found += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
         return found, dict(zip(context.step.names, means, strict=False))
 

@@ -17,6 +17,7 @@ from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.distributed import gather_outputs
+from kdcore.training.epoch_means import EpochMeans
 from kdcore.training.forward_passes import passes_of, run_by, with_networks
 from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed, label_parts
@@ -87,7 +88,7 @@ class StageStep(nn.Module):
         self._classes = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch, self.phases = GradientWatch(), Phases()
-        self.logged: dict[str, Tensor] = {}  # learner/term/name → last value that the loss logged
+        self.logged = EpochMeans()  # of learner/term/name
         self.progress = {name: Progress() for name in stage.learners}  # not an argument, which Fabric's wrapper would convert
         self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
         self.balanced: dict[str, list[Tensor]] = {
@@ -132,8 +133,7 @@ class StageStep(nn.Module):
         for name, value, (term, context) in zip(self.names, self._values(contexts), contexts, strict=True):
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
-            if context.logged:
-                self.logged.update({f"{name}/{number}": x for number, x in context.logged.items()})
+            self.logged.add(name, context.logged)
             if self.watch.checking and len(context.batch):
                 watched.append(TermValue(name, value, weight, passes_of(context)))
             if weight:

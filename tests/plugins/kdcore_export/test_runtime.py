@@ -54,7 +54,9 @@ def test_kdcore_reads_the_files_that_an_exported_student_has_no_dataset_for(expo
     student = load_onnx(exported()[0])
     (tmp_path / "clip.mat").write_bytes(b"")
     (tmp_path / "clip.csv").write_text("x,y,z\n1,2,3\n4,5,6\n")
-    with pytest.raises(DataError, match=r"clip\.mat: the dataset of the student is unknown; give the dataset of this file with --dataset$"):
+    with pytest.raises(
+        DataError, match=r"clip\.mat: the dataset of the student is unknown; give the dataset of this file with --dataset$"
+    ):
         read_recording(student, tmp_path / "clip.mat")
     with pytest.raises(DataError, match=r"clip\.csv: a plain table requires --rate, its samples per second$"):
         read_recording(student, tmp_path / "clip.csv")
