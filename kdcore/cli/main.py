@@ -15,12 +15,14 @@ import typer
 from kdcore import __version__
 from kdcore.cli import cache, data, models, plugins, recipes, run, runs
 from kdcore.cli.predict import predict
+from kdcore.cli.sections import COMPONENTS, DATA, DEPLOYMENT, RESULTS, TRAINING, SectionedGroup
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
 
 PLUGIN_FILES = "Every command accepts --plugin FILE.py, which can be repeated, to load a plugin that is not installed."
 
 app = typer.Typer(
     name="kdcore",
+    cls=SectionedGroup,
     help=f"Cross-modal knowledge distillation from declarative recipes. Version {__version__}.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -28,18 +30,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"kdcore --version prints the version. {PLUGIN_FILES}",
 )
-app.command(epilog=f"{run.EXAMPLES}\n\n{PLUGIN_FILES}")(run.run)
-for command in (run.resume, run.validate, run.evaluate, run.outputs):
-    app.command(epilog=PLUGIN_FILES)(command)
-app.command()(predict)
-app.add_typer(data.app, name="data")
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(models.app, name="models")
-app.add_typer(runs.app, name="runs")
-app.add_typer(cache.app, name="cache")
-app.command("list", epilog=PLUGIN_FILES)(plugins.list_components)
+app.command(epilog=f"{run.EXAMPLES}\n\n{PLUGIN_FILES}", rich_help_panel=TRAINING)(run.run)
+for command, section in {run.resume: TRAINING, run.validate: TRAINING, run.evaluate: RESULTS, run.outputs: RESULTS}.items():
+    app.command(epilog=PLUGIN_FILES, rich_help_panel=section)(command)
+app.command(rich_help_panel=DEPLOYMENT)(predict)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=TRAINING)
+app.add_typer(models.app, name="models", rich_help_panel=DEPLOYMENT)
+app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
+app.add_typer(cache.app, name="cache", rich_help_panel=DATA)
+app.command("list", epilog=PLUGIN_FILES, rich_help_panel=COMPONENTS)(plugins.list_components)
 for command in (plugins.describe, plugins.plugins):
-    app.command(epilog=PLUGIN_FILES)(command)
+    app.command(epilog=PLUGIN_FILES, rich_help_panel=COMPONENTS)(command)
 
 
 def main() -> None:

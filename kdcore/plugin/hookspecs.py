@@ -101,7 +101,10 @@ def register_executors(register: Register) -> None:
 
 @hookspec
 def register_commands(cli: typer.Typer) -> None:
-    """Add commands to the command line. Commands should import slow modules in their bodies."""
+    """Add commands to the command line. Commands should import slow modules in their bodies.
+
+    ``rich_help_panel`` selects the section of ``kdcore --help`` that lists a command, such as ``Results``.
+    """
 
 
 @hookspec

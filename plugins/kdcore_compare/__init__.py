@@ -9,4 +9,4 @@ def register_commands(cli):
     from kdcore_compare.commands import ablate, compare, compare_methods, cross_validate, reproduce, seeds, sweep
 
     for command in (compare, seeds, compare_methods, ablate, cross_validate, sweep, reproduce):
-        cli.command()(command)
+        cli.command(rich_help_panel="Experiments")(command)

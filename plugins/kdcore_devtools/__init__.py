@@ -8,6 +8,5 @@ def register_commands(cli):
     """Add the commands. They import slow modules in their bodies."""
     from kdcore_devtools.commands import check_plugin, new_plugin, schema
 
-    cli.command("new-plugin")(new_plugin)
-    cli.command("check-plugin")(check_plugin)
-    cli.command()(schema)
+    for command in (new_plugin, check_plugin, schema):
+        cli.command(rich_help_panel="Components and plugins")(command)

@@ -26,4 +26,4 @@ def register_commands(cli):
     """Add the command ``export``."""
     from kdcore_export.commands import export
 
-    cli.command()(export)
+    cli.command(rich_help_panel="Deployment")(export)

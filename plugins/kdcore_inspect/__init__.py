@@ -8,4 +8,4 @@ def register_commands(cli):
     """Add ``plan``."""
     from kdcore_inspect.commands import plan
 
-    cli.command()(plan)
+    cli.command(rich_help_panel="Training")(plan)

@@ -8,8 +8,8 @@ def register_commands(cli):
     """Add the commands ``sync`` and ``register``."""
     from kdcore_mlflow.commands import register, sync
 
-    cli.command()(sync)
-    cli.command()(register)
+    for command in (sync, register):
+        cli.command(rich_help_panel="Results")(command)
 
 
 @hookimpl

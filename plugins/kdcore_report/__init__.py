@@ -8,7 +8,7 @@ def register_commands(cli):
     """Add the command ``report``."""
     from kdcore_report.commands import report
 
-    cli.command()(report)
+    cli.command(rich_help_panel="Results")(report)
 
 
 @hookimpl

@@ -98,12 +98,38 @@ def test_no_command_shows_the_help(words):
     done = typed(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == typed(*words, "--help").stdout
-    assert "Commands:" in done.stdout
+    assert ("Training:" if not words else "Commands:") in done.stdout
+
+
+def test_commands_are_listed_by_section_and_those_of_other_plugins_last():
+    import typer
+    from typer.testing import CliRunner
+
+    from kdcore.cli.sections import RESULTS, TRAINING, SectionedGroup
+
+    app = typer.Typer(cls=SectionedGroup, rich_markup_mode=None)
+    for name, section in {"judge": RESULTS, "mine": None, "learn": TRAINING, "practise": TRAINING, "theirs": "Extra"}.items():
+        app.command(name, help=f"Help of {name}.", rich_help_panel=section)(lambda: None)
+    app.command("secret", hidden=True)(lambda: None)
+    lines = CliRunner().invoke(app, ["--help"]).stdout.splitlines()
+    listed = [line.strip() for line in lines[lines.index("Training:") :] if line]
+    assert listed == [
+        "Training:",
+        "learn     Help of learn.",
+        "practise  Help of practise.",
+        "Results:",
+        "judge     Help of judge.",
+        "Extra:",
+        "theirs    Help of theirs.",
+        "Other commands:",
+        "mine      Help of mine.",
+    ]
 
 
 @pytest.mark.parametrize("words", [[], ["data"], ["recipes"], ["models"], ["runs"], ["cache"]])
 def test_no_description_in_a_list_of_commands_is_cut(words):
-    listed = typed(*words, "--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+    shown = typed(*words, "--help").stdout
+    listed = shown.partition("Commands:\n" if words else "Training:\n")[2].partition("\n\n" if words else "kdcore --version")[0]
     assert listed
     assert "..." not in listed
 
