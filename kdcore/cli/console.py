@@ -23,7 +23,7 @@ from kdcore.training.preflight import Preflight
 
 MORE_SEEDS = "seeds=[0,1,2,3,4]"
 
-LONG, MOST_SEEDS = ("reads", "parameters"), 3
+LONG, MOST_SEEDS = ("modality", "parameters"), 3
 """Columns shown only in the report, and the largest number of seeds for which each seed has its own column."""
 
 

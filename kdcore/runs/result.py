@@ -48,7 +48,7 @@ class Result:
     def table(self) -> DataFrame:
         """A row for each participant, arm and seed.
 
-        Columns: ``participant``, ``role``, ``reads`` (modalities), ``arm`` (``distilled`` or ``baseline``), ``seed``, then the
+        Columns: ``participant``, ``role``, ``modality``, ``arm`` (``distilled`` or ``baseline``), ``seed``, then the
         metrics as fractions (``accuracy``, ``macro_f1`` …) or in the units of values (``mae`` …), and ``parameters``.
         """
         from pandas import DataFrame
@@ -58,7 +58,7 @@ class Result:
                 {
                     "participant": row.participant,
                     "role": row.role,
-                    "reads": row.modality,
+                    "modality": row.modality,
                     "arm": row.arm,
                     "seed": seed,
                     **evaluation.metrics(),

@@ -76,7 +76,9 @@ class Row:
         else:
             last = " to ".join(metric.text(end) for evaluation in self.evaluations for end in evaluation.interval)
         beside = [] if second.name == metric.name else [second.spread(self.values(second.name))]
-        return [self.participant, self.role, self.modality, *map(metric.text, found), last, *beside, self._size()]
+        seeds = [metric.text(value) for value in found]
+        results = [last, *beside, *seeds] if len(found) > 1 else [*seeds, last, *beside]
+        return [self.participant, self.role, self.modality, *results, self._size()]
 
     def _size(self) -> str:
         """Number of parameters, and of trained ones where those are fewer."""
@@ -165,11 +167,13 @@ class Summary:
         return None
 
     def headings(self) -> list[str]:
-        """Headings of the result table."""
+        """Headings of the result table: for several seeds the mean first, which narrow screens show."""
         last = ["mean ± sd"] if len(self.seeds) > 1 else ["95 % interval"]
         second = self.rows[0].evaluations[0].secondary if self.rows else METRICS["macro_f1"]
         beside = [] if second.name == self.metric.name else [second.title]
-        return ["participant", "role", "reads", *(f"seed {seed}" for seed in self.seeds), *last, *beside, "parameters"]
+        seeds = [f"seed {seed}" for seed in self.seeds]
+        results = [*last, *beside, *seeds] if len(seeds) > 1 else [*seeds, *last, *beside]
+        return ["participant", "role", "modality", *results, "parameters"]
 
 
 def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:

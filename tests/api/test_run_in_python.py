@@ -230,7 +230,8 @@ def test_a_run_on_arrays_needs_them_again(result):
         kdcore.resume(result.folder, data=dataset(other))
 
 
-def test_prepared_data_are_found_again_by_content(place):
+def test_prepared_data_are_found_again_by_content(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDCORE_CACHE", str(tmp_path))
     read = []
 
     class Counted(kdcore.ArrayDataset):

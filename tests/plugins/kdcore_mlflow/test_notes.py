@@ -14,8 +14,8 @@ def test_the_note_has_results_gain_and_changes():
     note = run_note(found, changes, "Logged model: the student of seed 0.")
     lines = note.splitlines()
     assert f"**{found.answer}**" in lines
-    assert "| participant | role | reads | seed 0 | seed 1 | seed 2 | mean ± sd | macro F1 | parameters |" in lines
-    assert any(line.startswith("| rgb | distilled | rgb | 75.0 | 80.0 | 85.0 | 80.0 ± 5.0 |") for line in lines)
+    assert "| participant | role | modality | mean ± sd | macro F1 | seed 0 | seed 1 | seed 2 | parameters |" in lines
+    assert any(line.startswith("| rgb | distilled | rgb | 80.0 ± 5.0 | 80.0 ± 5.0 | 75.0 | 80.0 | 85.0 |") for line in lines)
     assert "| `student.encoder.width` | 32 | 24 |" in lines
     assert "| `engine.threads` | – | 1 |" in lines
     assert "| `a` | x\\|y |  |" in lines
