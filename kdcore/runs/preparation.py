@@ -107,22 +107,26 @@ def prepare(
         _refuse_unmatched_groups(assembly, distiller)
         found = preflight(distiller, assembly.plan.stages[DISTILLED], table, recipe.data.batch_size, withheld)
     _note_answerless(assembly, found)
-    for check in found.terms:
-        if check.idle and check.samples:
-            names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
-            what = distiller.describe_term(check.learner, check.term)
-            assembly.note(f"{what}: no gradient reaches the loss's parameters {names} on the first batch")
-        if check.satisfied:
-            what = distiller.describe_term(check.learner, check.term)
-            assembly.note(f"{what}: its value and its gradient are 0 on the first batches")
-        if check.unsaved:
-            names = ", ".join(check.unsaved[:3])
-            assembly.note(
-                f"{distiller.describe_term(check.learner, check.term)}: {names} changes at each call and is not saved, so a "
-                "resumed run may differ; use register_buffer"
-            )
+    _note_terms(assembly, distiller, found)
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
+
+
+def _note_terms(assembly: Assembly, distiller: Distiller, found: Preflight) -> None:
+    """Report terms whose loss has parameters without a gradient, is 0 at first, or keeps state that is not saved."""
+    for check in found.terms:
+        term = distiller.describe_term(check.learner, check.term)
+        if check.idle and check.samples:
+            names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
+            assembly.note(f"{term}: no gradient reaches the loss's parameters {names} on the first batch")
+        if check.satisfied:
+            assembly.note(f"{term}: its value and its gradient are 0 on the first batches")
+        if check.unsaved:
+            names = ", ".join(check.unsaved[:3])
+            change = "change" if len(check.unsaved) > 1 else "changes"
+            assembly.note(
+                f"{term}: {names} {change} at each call without being saved, so a resumed run may differ; use register_buffer"
+            )
 
 
 def _note_answerless(assembly: Assembly, found: Preflight) -> None:

@@ -136,16 +136,10 @@ def context(loss: DistillationLoss, student=MAP, teacher=MAP, batch=4, seed=0, d
     labels = labels if needs.labels else None
     own = outputs(needs.student_taps, student, True)
     theirs = {name: outputs(needs.teacher_taps, teacher, False) for name in names}
-    found = LossContext(own, theirs, Batch(torch.arange(batch), {}, labels, [None] * (batch + 3)))  # type: ignore[list-item]
-    if not needs.forward_passes:
-        return found
-    signals = {name: torch.randn(batch, 3, 8, generator=draw, dtype=torch.float64) for name in ("student", *names)}
-    return with_networks(replace(found, batch=replace(found.batch, signals=signals)))
-
-
-def with_networks(ctx: LossContext) -> LossContext:
-    """The context with networks that agree with its outputs."""
-    return replace(ctx, networks=MadeUpNetworks(ctx.student, ctx.teachers, False))
+    inputs = ("student", *names) if needs.forward_passes else ()
+    signals = {name: torch.randn(batch, 3, 8, generator=draw, dtype=torch.float64) for name in inputs}
+    whole = Batch(torch.arange(batch), signals, labels, [None] * (batch + 3))  # type: ignore[list-item]
+    return LossContext(own, theirs, whole, networks=MadeUpNetworks(own, theirs, False))
 
 
 def classified(found: Outputs, draw: torch.Generator, learns: bool) -> Outputs:
@@ -170,8 +164,8 @@ def changed(ctx: LossContext, change: Callable[[str, Tensor], Tensor]) -> LossCo
     signals = {name: change("signals", x) for name, x in ctx.batch.signals.items()}
     batch = replace(ctx.batch, labels=labels, rows=change("rows", ctx.batch.rows), signals=signals)
     own = changed_leaves(outputs("student", ctx.student.detach()))
-    found = LossContext(own, {name: outputs("teacher", each) for name, each in ctx.teachers.items()}, batch)
-    return with_networks(found) if ctx.networks else found
+    theirs = {name: outputs("teacher", each) for name, each in ctx.teachers.items()}
+    return LossContext(own, theirs, batch, networks=MadeUpNetworks(own, theirs, False))
 
 
 def changed_leaves(outputs: Outputs) -> Outputs:
