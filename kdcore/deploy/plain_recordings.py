@@ -68,6 +68,8 @@ def plain_array(path: Path, modality: Modality, rate: float, units: str = "", ch
         DataError: If the file cannot be read or does not match the modality.
     """
     try:
+        if decimal != "." and path.suffix in (".npy", PARQUET):
+            raise DataError("--decimal requires a text table; this file contains numbers")
         if path.suffix == PARQUET:
             return _from_parquet(path, modality, rate, units, channels)
         if path.suffix != ".npy":

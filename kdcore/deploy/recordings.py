@@ -56,7 +56,7 @@ def read_recording(
         raise DataError(f"{path}: no such file")
     recorded = student.description.get("recorded", {}).get(kind.name, {}).get("shape") or [0, 0]
     if not dataset and path.suffix == ".npy":
-        return plain_array(path, kind, _known_rate(path, rate, kind), units, recorded[-1])
+        return plain_array(path, kind, _known_rate(path, rate, kind), units, recorded[-1], decimal)
     own: Mapping[str, Any] = student.description.get("dataset") or {"name": ""}
     table = path.suffix in SUFFIXES
     try:

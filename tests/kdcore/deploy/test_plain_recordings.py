@@ -271,3 +271,14 @@ def test_a_table_without_an_index_is_read():
 
     assert not hasattr(Polars(), "index")
     np.testing.assert_allclose(as_signal(Polars(), ACCELEROMETER, 50.0).values, VALUES)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_a_decimal_mark_is_for_text(tmp_path, suffix):
+    path = tmp_path / f"clip.{suffix}"
+    if suffix == "npy":
+        np.save(path, VALUES)
+    else:
+        pq.write_table(pa.table({name: VALUES[:, column] for column, name in enumerate("xyz")}), path)
+    with pytest.raises(DataError, match=rf"clip\.{suffix}: --decimal requires a text table"):
+        plain_array(path, ACCELEROMETER, 50.0, decimal=",")
