@@ -129,11 +129,13 @@ def test_a_term_whose_gradient_comes_from_its_own_passes_only_passes_the_checks_
     stage = learning.students(epochs=3)
     found = preflight(made, [stage], table, 4, False)
     assert [check.gradient > 0 for check in found.terms] == [True]
+    assert [check.reads_logits for check in found.terms] == [True]
     assert found.answerless == ()
     before = learning.state_of(made.participant("student"))
     _, recorded = learning.fit(made, table, [stage])
     assert not learning.same_state(made.participant("student").state_dict(), before)
-    assert any("student/reversed" in key for key in recorded), recorded.keys()
+    assert "train/student/reversed" in recorded
+    assert not any("vanished" in key for key in recorded), "its gradient was sought at outputs that it does not read"
 
 
 def test_outputs_are_restricted_to_the_classes_that_all_know(table):
