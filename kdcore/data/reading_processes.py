@@ -262,10 +262,10 @@ def _load_reader(files: Sequence[str], threads: int, content: bytes) -> Reader |
 
 
 def _prepare_all(reader: Reader, tasks: Sequence[Task]) -> tuple[list[list[Recording] | None], list[tuple]]:
-    """Return the recordings, None for each sample that cannot be read, and the warnings."""
+    """Return the recordings, None for each sample that cannot be read, and each warning once."""
     recordings: list[list[Recording] | None] = []
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("default")  # a warning from the same line once for each chunk: passing them on costs time
         for task in tasks:
             try:
                 recordings.append(reader.prepare(*task))

@@ -119,8 +119,8 @@ def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float,
             line(picture, start, stop, colours[p], width, style, shift)
         cv2.resize(picture, (size, size), small, interpolation=cv2.INTER_AREA)
         np.add(small, grain, noisy)
-        np.maximum(noisy, 0, noisy)
-        np.minimum(noisy, 255, noisy)
+        np.maximum(noisy, 0, out=noisy)
+        np.minimum(noisy, 255, out=noisy)
         np.copyto(frame, noisy, casting="unsafe")
     return frames
 

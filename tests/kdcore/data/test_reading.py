@@ -123,6 +123,22 @@ def test_a_dataset_that_no_other_process_can_make_is_read_here(files):
     assert Workers.start(reader_of(Local(files)), 2) is None
 
 
+class Repeating(toys.Files):
+    """Gives the same warning from the same line for every value of a recording."""
+
+    def read(self, sample, modality):
+        for _ in range(50):
+            warnings.warn("this call is deprecated", DeprecationWarning, stacklevel=1)
+        return super().read(sample, modality)
+
+
+def test_a_repeated_warning_of_a_process_is_passed_on_once(files):
+    dataset = Repeating(files)
+    recordings, caught = reading_processes._prepare_all(reader_of(dataset), tasks_of(dataset)[:2])
+    assert len(recordings) == 2
+    assert caught == [("this call is deprecated", DeprecationWarning)]
+
+
 def test_long_reading_goes_on_in_other_processes(files, tmp_path, monkeypatch):
     alone = toys.table(toys.Files(files), {"student": Pipeline([toys.branch()])}, tmp_path / "one", on_bad_sample="skip")
     monkeypatch.setenv(reading_processes.VARIABLE, "2")
