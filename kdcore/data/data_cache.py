@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.leakage_check import LeakageCheck
 from kdcore.data.branch import Branch
 from kdcore.data.mapped import opened
 from kdcore.data.reading import Reader, Recording
@@ -31,7 +32,8 @@ from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
 from kdcore.user_warnings import warn
 
-FORMAT = 9
+FORMAT = 10
+"""Version of the files and of the code that prepares data; increment it to have all data prepared again."""
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the largest size of prepared data on disk, such as ``20GiB``; unlimited by default."""
@@ -39,8 +41,8 @@ LIMIT = "KDCORE_CACHE_LIMIT"
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
 
-SAID = ("bad", "contents", "sketches", "outlines", "rates")
-"""Facts about samples that a column keeps."""
+KEYS = {"recorded", "windows", "bad", "contents", "summaries", "rates", "shape", "dtype", "sha256"}
+"""Keys of a column's ``column.json``."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -56,8 +58,7 @@ class Column:
         values: (N, …) in the modality's layout.
         bad: Index of a sample → what is wrong with its recording.
         contents: Hash of each recording, to find copies; empty for constant and very short ones.
-        sketches: Hashes that near copies share, see `near_copies.sketch`; empty as in `contents`.
-        outlines: Low-frequency components of each recording, see `outlines.outline`; empty as in `contents`.
+        summaries: Leakage check → summary of each recording; empty where `contents` are.
         rates: Sampling rate of each recording in Hz, derived from its clock; 0 for a bad one.
     """
 
@@ -67,8 +68,7 @@ class Column:
     values: Tensor
     bad: Mapping[int, str]
     contents: Sequence[str]
-    sketches: Sequence[str]
-    outlines: Sequence[str]
+    summaries: Mapping[str, Sequence[str]]
     rates: Sequence[float]
 
     @property
@@ -102,11 +102,11 @@ class ColumnCache:
     Args:
         folder: The cache folder.
         memory_limit: Size in bytes above which a column is memory-mapped instead of loaded.
+        checks: Leakage checks for which recordings are summarised.
     """
 
-    def __init__(self, folder: Path, memory_limit: int):
-        self.folder = folder
-        self.memory_limit = memory_limit
+    def __init__(self, folder: Path, memory_limit: int, checks: Sequence[LeakageCheck] = ()):
+        self.folder, self.memory_limit, self.checks = folder, memory_limit, checks
         remove_abandoned(folder)
 
     def columns(
@@ -159,7 +159,7 @@ class ColumnCache:
         """The folder of a column; of one that may not be kept, a new one that counts as unfinished."""
         if fingerprint is None:
             return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
-        return self.folder / identity(fingerprint, dataset, branch, cutting, samples)
+        return self.folder / identity(fingerprint, dataset, branch, cutting, samples, self.checks)
 
     def _make_room(self, used: Sequence[Path]) -> None:
         """Remove the columns that were used least recently, but for those in use, until the folder keeps its limit."""
@@ -191,11 +191,12 @@ class ColumnCache:
                 wanting.setdefault(number, []).append(index)
         numbers = sorted(wanting)
         tasks = [(samples[number], wanting[number]) for number in numbers]
-        reader = Reader(dataset, [each.branch for each in missing.values()], cutting)
-        what = ", ".join(dict.fromkeys(each.branch.modality.name for each in missing.values()))
+        branches = {entry: each.branch for entry, each in missing.items()}
+        reader = Reader(dataset, [*branches.values()], cutting, self.checks)
+        what = ", ".join(dict.fromkeys(branch.modality.name for branch in branches.values()))
         with ExitStack() as stack:
             try:
-                building = [stack.enter_context(closing(_Building(entry, each))) for entry, each in missing.items()]
+                building = [stack.enter_context(closing(_Building(*each, self.checks))) for each in branches.items()]
                 with closing(prepared(reader, tasks)) as recordings:
                     for done, ((_, wanted), each) in enumerate(zip(tasks, recordings, strict=True)):
                         progress(done, len(tasks), what)
@@ -222,8 +223,7 @@ class ColumnCache:
             values = torch.from_numpy(np.fromfile(path, dtype).reshape(shape))
         bad = {int(number): text for number, text in head["bad"]}
         windows = np.array(head["windows"], np.int64)
-        said = (head[name] for name in SAID[1:])
-        return Column(samples, recorded, windows, values, bad, *said)
+        return Column(samples, recorded, windows, values, bad, head["contents"], head["summaries"], head["rates"])
 
 
 class _Building:
@@ -231,18 +231,20 @@ class _Building:
 
     Args:
         entry: Its folder once it is whole.
-        wanted: The branch, and its samples.
+        branch: Modality and transforms.
+        checks: Leakage checks for which recordings are summarised.
     """
 
-    def __init__(self, entry: Path, wanted: Wanted):
-        self.entry, self.branch = entry, wanted.branch
+    def __init__(self, entry: Path, branch: Branch, checks: Sequence[LeakageCheck]):
+        self.entry, self.branch = entry, branch
         self.folder = entry.with_name(f"{entry.name}.{_writer()}.part")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.file = open(self.folder / "values.bin", "wb")  # noqa: SIM115  # closed by `close`
         self.shape: tuple[int, ...] | None = None
         self.dtype: np.dtype | None = None
         self.rows = self.samples = 0
-        self.head: dict[str, Any] = {"recorded": [], "windows": [], **{name: [] for name in SAID}}
+        self.head: dict[str, Any] = {name: [] for name in ("recorded", "windows", "bad", "contents", "rates")}
+        self.head["summaries"] = {check.name: [] for check in checks}
 
     def add(self, sample: Sample, recording: Recording) -> None:
         """Append the pieces of the next sample.
@@ -253,8 +255,8 @@ class _Building:
         if recording.bad:
             self.head["bad"].append((self.samples, recording.bad))
         self.head["contents"].append(recording.content)
-        self.head["sketches"].append(recording.sketch)
-        self.head["outlines"].append(recording.outline)
+        for name, texts in self.head["summaries"].items():
+            texts.append(recording.summaries.get(name, ""))
         self.head["rates"].append(recording.rate)
         for window, array in enumerate(recording.pieces):
             self.shape, self.dtype = self.shape or array.shape, self.dtype or array.dtype
@@ -298,7 +300,7 @@ def _head(entry: Path) -> dict[str, Any] | None:
         head = json.loads((entry / "column.json").read_text())
         rows = len(head["recorded"])
         expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if rows else 0
-        whole = head["shape"][0] == rows == len(head["windows"]) and head.keys() >= {*SAID, "sha256"}
+        whole = head["shape"][0] == rows == len(head["windows"]) and head.keys() >= KEYS
         return head if whole and (entry / "values.bin").stat().st_size == expected else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
@@ -358,12 +360,19 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def identity(fingerprint: str, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
-    """Name of a column's folder: it changes with the data, what is said of them, the transforms' options, and the code."""
-    sources = [_source(type(each)) for each in (dataset, *branch.on_samples)]
-    which = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
-    said = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
-    parts = [FORMAT, fingerprint, said, branch.identity, sources, str(cutting), which]
+def identity(
+    fingerprint: str,
+    dataset: Dataset,
+    branch: Branch,
+    cutting: Cutting | None,
+    samples: Sequence[Sample],
+    checks: Sequence[LeakageCheck],
+) -> str:
+    """Return the name of a column's folder, which depends on the data, their description, options, and the code."""
+    sources = [_source(type(each)) for each in (dataset, *branch.on_samples, *checks)]
+    keys = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
+    modality = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
+    parts = [FORMAT, fingerprint, modality, branch.identity, sources, str(cutting), keys]
     return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 

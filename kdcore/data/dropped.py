@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from kdcore.contracts.dataset import SampleKey
 
-BAD = "bad recording"
-NO_SPLIT = "in no split"
-SHORT = "shorter than a window"
 SHOWN = 20
 """Number of recordings per reason that records and messages list by name; the others are only counted."""
 
@@ -27,6 +24,10 @@ class Dropped:
         detail: What is wrong with this recording.
         split: Its split; empty if it is in none.
     """
+
+    BAD: ClassVar[str] = "bad recording"
+    NO_SPLIT: ClassVar[str] = "in no split"
+    SHORT: ClassVar[str] = "shorter than a window"
 
     what: str
     subject: str

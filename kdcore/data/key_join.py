@@ -18,7 +18,6 @@ from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
 from kdcore.data.data_cache import Column, window_keys
 from kdcore.data.mapped import rows_of
-from kdcore.data.splits import without
 from kdcore.errors import DataError
 
 Positions = NDArray[np.int64]
@@ -85,7 +84,7 @@ class KeyJoin:
     def used(self, joined: JoinedRows) -> Splits:
         """The splits without the members that have no row."""
         gone = {sample.key for _, sample in self.unused(joined)}
-        return without(self.splits, gone) if gone else self.splits
+        return self.splits.without(gone) if gone else self.splits
 
 
 def _labels(members: Sequence[Sample], names: int) -> NDArray[Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,69 +12,24 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.contracts.protocol import HELD_OUT, Protocol, Splits
+from kdcore.contracts.protocol import Protocol, Splits
 from kdcore.contracts.target import Target
 from kdcore.data.branch import Branch
 from kdcore.data.data_cache import Column, ColumnCache, Progress, Wanted
-from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
+from kdcore.data.dropped import Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, told_labels
-from kdcore.data.leakage import content_leaks
-from kdcore.data.near_copies import near_copies
-from kdcore.data.outlines import resampled_copies
+from kdcore.data.leakage import RecordingAudit, leakage_checks
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import odd_rates
-from kdcore.data.splits import (
-    checked_splits,
-    class_warnings,
-    complete_samples,
-    left_out,
-    without,
-    without_signals,
-)
+from kdcore.data.splits import class_warnings, load_splits, raised_as, with_shares_missing
 from kdcore.data.table import Table
-from kdcore.data.targets import check_targets, target_warnings, with_statistics
+from kdcore.data.targets import target_warnings, with_statistics
 from kdcore.data.windows import Cutting
-from kdcore.errors import DataError, ListingError, SplitError
+from kdcore.errors import DataError, SplitError
 from kdcore.recipe.data_models import DataSpec
 from kdcore.user_warnings import warn
-
-
-def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
-    """List the samples of `dataset` and its unusable recordings, without reading signals.
-
-    Raises:
-        ListingError: If its folder is invalid, or a recording is damaged and `on_bad_sample` is ``error``.
-    """
-    with _raised_as(ListingError):
-        samples = dataset.samples()
-        check_targets(dataset, samples)
-    faults = [str(each) for each in dataset.unusable if each.fault]
-    if faults and on_bad_sample == "error":
-        what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
-        raise ListingError(listed(what, faults))
-    if not samples:
-        raise ListingError(listed("no sample is left", faults) if faults else "the dataset found no samples")
-    return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
-
-
-def asked_splits(protocol: Protocol, samples: Sequence[Sample]) -> Splits:
-    """Divide `samples` by `protocol`, without checks for leakage.
-
-    Raises:
-        SplitError: If the protocol cannot be applied.
-    """
-    with _raised_as(SplitError):
-        return protocol.split(samples)
-
-
-@contextmanager
-def _raised_as(kind: type[DataError]) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise kind(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -89,45 +43,6 @@ class Requirements:
 
     students: frozenset[str] = frozenset()
     together: tuple[str, ...] = ()
-
-
-def load_splits(
-    dataset: Dataset,
-    protocol: Protocol,
-    spec: DataSpec,
-    modalities: Sequence[str],
-    required: Sequence[str] | None = None,
-) -> tuple[list[Sample], Splits, list[Dropped]]:
-    """List, split and audit samples; returns the samples that have `modalities`, the splits, and dropped recordings.
-
-    The protocol divides all samples, and those that lack a modality are dropped afterwards. So a rule such as "every other
-    subject" gives the same splits whatever is missing.
-
-    Args:
-        dataset: The dataset.
-        protocol: The protocol.
-        spec: The recipe's data section.
-        modalities: All modalities of the recipe.
-        required: With ``missing: mask``, the modalities that a sample must have; all by default.
-
-    Raises:
-        DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
-    """
-    samples, dropped = listed_samples(dataset, spec.on_bad_sample)
-    whole = asked_splits(protocol, samples)
-    split_of = whole.split_of
-    try:
-        kept, lacking = complete_samples(samples, modalities, spec.missing, required)
-    except DataError as error:
-        raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
-    dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
-    dropped += [Dropped.of(each.key, NO_SPLIT) for each in kept if each.key not in split_of]
-    with _raised_as(SplitError):
-        fit = (len(dataset.classes), spec.labels != "withheld", dataset.target)
-        splits = checked_splits(whole, *fit)
-        if lacking:
-            splits = checked_splits(without(whole, lacking), *fit)
-    return kept, splits, dropped
 
 
 def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str:
@@ -172,13 +87,14 @@ def load_table(
     samples, splits, said = with_shares_missing(samples, splits, spec, modalities, required, dropped)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     join = KeyJoin(samples, splits, 0 if dataset.target.is_classes else len(dataset.classes))
-    columns = _columns(branches, join, ColumnCache(folder, memory_limit), dataset, identity, cutting, progress)
+    checks = leakage_checks()
+    columns = _columns(branches, join, ColumnCache(folder, memory_limit, checks), dataset, identity, cutting, progress)
     bad = _bad(columns.values(), spec)
     joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
     dropped += _without_rows(join, joined, bad)
     odd = _odd_rates(columns, branches, dataset)
-    with _raised_as(SplitError):
-        warned = _refuse_copies(splits, columns, branches, dataset)
+    with raised_as(SplitError):
+        warned = _refuse_copies(splits, columns, branches, RecordingAudit(checks, dataset.read))
     _refuse_empty(joined.by_split, odd)
     train_labels, target, told = _training_labels(dataset, spec, joined)
     present = _present(pipelines, columns, joined, requirements.together)
@@ -224,42 +140,6 @@ def _training_labels(dataset: Dataset, spec: DataSpec, joined: JoinedRows) -> tu
     warned = [*label_warnings(labels, told, rows, spec, names), *target_warnings(labels, told, rows, dataset.target, names)]
     target = with_statistics(dataset.target, told, rows, names)
     return target.normalised(told) if target.mean else told, target, warned
-
-
-def with_shares_missing(
-    samples: list[Sample],
-    splits: Splits,
-    spec: DataSpec,
-    modalities: Sequence[str],
-    required: Sequence[str],
-    dropped: list[Dropped],
-) -> tuple[list[Sample], Splits, list[str]]:
-    """Samples and splits with a share of the signals left out, as the recipe asks, and a sentence on each share.
-
-    Samples that cannot be used any more are added to `dropped`.
-    """
-    if not spec.missing_shares:
-        return samples, splits, []
-    if unknown := sorted(set(spec.missing_shares) - set(modalities)):
-        raise DataError(f"data.missing_shares: the recipe does not use {unknown[0]!r} (it uses {', '.join(modalities)})")
-    gone = left_out(splits, spec.missing_shares, spec.missing_seed, HELD_OUT)
-    splits = replace(
-        splits,
-        samples={
-            split: tuple(without_signals(sample, gone.get(sample.key, ())) for sample in members)
-            for split, members in splits.samples.items()
-        },
-    )
-    samples = [without_signals(sample, gone.get(sample.key, ())) for sample in samples]
-    kept, lacking = complete_samples(samples, modalities, spec.missing, required)
-    split_of = splits.split_of
-    dropped += [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
-    said = []
-    for modality, share in sorted(spec.missing_shares.items()):
-        count = sum(modality in each for each in gone.values())
-        drawn = f"{100 * share:g} %, at random, seed {spec.missing_seed}"
-        said.append(f"{modality}: left out of {count} training samples ({drawn})")
-    return kept, without(splits, lacking), said
 
 
 def _present(
@@ -355,12 +235,7 @@ def _without_rows(join: KeyJoin, joined: JoinedRows, bad: Mapping[SampleKey, str
     """The samples of all splits that became no row: bad ones, and those shorter than a window."""
     for split, sample in join.unused(joined):
         key = sample.key
-        yield Dropped.of(key, BAD if key in bad else SHORT, bad.get(key, ""), split)
-
-
-def _by_key(samples: Sequence[Sample], texts: Sequence[str]) -> dict[SampleKey, str]:
-    """Sample → its text, without empty ones."""
-    return {sample.key: text for sample, text in zip(samples, texts, strict=True) if text}
+        yield Dropped.of(key, Dropped.BAD if key in bad else Dropped.SHORT, bad.get(key, ""), split)
 
 
 def _odd_rates(columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
@@ -373,19 +248,17 @@ def _odd_rates(columns: Mapping[int, Column], branches: Sequence[Branch], datase
     return [line for name, found in rates.items() for line in odd_rates(dataset.modalities[name], found)]
 
 
-def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
-    """Check for equal recordings in several splits: an error if one is the test split, else warnings."""
-    contents, sketches, outlines, repeated = {}, {}, {}, {}
+def _refuse_copies(
+    splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], audit: RecordingAudit
+) -> list[str]:
+    """Refuse recordings that leak into the test split; return warnings about other copies and possible ones."""
     for branch in branches:
-        name, column = branch.modality.name, columns[id(branch)]
-        contents[name] = _by_key(column.samples, column.contents)
-        sketches[name] = _by_key(column.samples, column.sketches)
-        outlines[name] = _by_key(column.samples, column.outlines)
-        if len(set(contents[name].values())) < len(contents[name]):
-            repeated[name] = contents[name]
-    leaks, copies = content_leaks(splits, repeated)
-    leaks += near_copies(splits, sketches, contents, dataset.read)
+        column = columns[id(branch)]
+        for number, sample in enumerate(column.samples):
+            summaries = {name: texts[number] for name, texts in column.summaries.items()}
+            audit.add_summarised(sample.key, branch.modality.name, column.contents[number], summaries)
+    leaks, copies = audit.leaks(splits)
     if leaks:
         raise SplitError(listed("the splits leak", leaks))
     repeats = [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
-    return [*repeats, *resampled_copies(splits, outlines, contents)]
+    return [*repeats, *audit.possible_leaks(splits)]

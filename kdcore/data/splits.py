@@ -1,19 +1,144 @@
-"""Splits: samples that lack a modality, and checks before training."""
+"""Division of samples into splits, without those that lack a modality, and checks of the splits before training."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcore.contracts.dataset import Sample, SampleKey
-from kdcore.contracts.protocol import Splits
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.protocol import HELD_OUT, Protocol, Splits
 from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.data.dropped import Dropped, listed
 from kdcore.data.leakage import audit, similar_names
-from kdcore.errors import DataError
+from kdcore.data.targets import check_targets
+from kdcore.errors import DataError, ListingError, SplitError
+from kdcore.recipe.data_models import DataSpec
+
+if TYPE_CHECKING:
+    from kdcore.recipe.build import Builder
+
+
+def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
+    """List the samples of `dataset` and its unusable recordings, without reading signals.
+
+    Raises:
+        ListingError: If its folder is invalid, or a recording is damaged and `on_bad_sample` is ``error``.
+    """
+    with raised_as(ListingError):
+        samples = dataset.samples()
+        check_targets(dataset, samples)
+    faults = [str(each) for each in dataset.unusable if each.fault]
+    if faults and on_bad_sample == "error":
+        what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
+        raise ListingError(listed(what, faults))
+    if not samples:
+        raise ListingError(listed("no sample is left", faults) if faults else "the dataset found no samples")
+    return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
+
+
+@contextmanager
+def raised_as(kind: type[DataError]) -> Iterator[None]:
+    """Raise any `DataError` as one of another kind."""
+    try:
+        yield
+    except DataError as error:
+        raise kind(str(error)) from error
+
+
+@dataclass(frozen=True)
+class SplitSamples:
+    """The samples of a dataset, divided by a protocol.
+
+    The protocol divides all samples, and those that lack a modality are dropped afterwards. So a rule such as "every other
+    subject" gives the same splits whatever is missing.
+
+    Args:
+        samples: Samples that have the required modalities, including those in no split.
+        splits: Those of them in a split.
+        dropped: Recordings that become no sample of a split, with reasons.
+        leaks: Leaks between the splits that keys show, see `leakage.audit`.
+        lacking: Those of `dropped` that lack a modality.
+        left_out: One sentence per modality for which the recipe leaves out a share of the signals.
+    """
+
+    samples: list[Sample]
+    splits: Splits
+    dropped: list[Dropped]
+    leaks: list[str]
+    lacking: list[Dropped]
+    left_out: list[str]
+
+
+def recipe_splits(builder: Builder, dataset: Dataset) -> SplitSamples:
+    """List and split the samples of a recipe as a run does, but skip bad recordings, and report leaks instead of refusing them.
+
+    Raises:
+        RecipeError: If the dataset's folder is invalid, or the protocol cannot be applied.
+        DataError: If no sample has the required modalities.
+    """
+    spec, modalities = builder.recipe.data, builder.recipe.modalities
+    required = builder.recipe.student_modalities
+    missing = "mask" if spec.missing == "mask" else "drop"
+    with builder.locating_data_errors():
+        samples, whole, dropped, lacking = _divide(dataset, builder.protocol(), "skip", missing, modalities, required)
+        splits = whole.without(lacking)
+        samples, splits, left_out = with_shares_missing(samples, splits, spec, modalities, required, dropped)
+    return SplitSamples(samples, splits, dropped, audit(whole), [*lacking.values()], left_out)
+
+
+def load_splits(
+    dataset: Dataset,
+    protocol: Protocol,
+    spec: DataSpec,
+    modalities: Sequence[str],
+    required: Sequence[str] | None = None,
+) -> tuple[list[Sample], Splits, list[Dropped]]:
+    """List, split and audit samples; returns the samples that have `modalities`, the splits, and dropped recordings.
+
+    Args:
+        dataset: The dataset.
+        protocol: The protocol.
+        spec: The recipe's data section.
+        modalities: All modalities of the recipe.
+        required: With ``missing: mask``, the modalities that a sample must have; all by default.
+
+    Raises:
+        DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
+    """
+    samples, whole, dropped, lacking = _divide(dataset, protocol, spec.on_bad_sample, spec.missing, modalities, required)
+    with raised_as(SplitError):
+        expected = (len(dataset.classes), spec.labels != "withheld", dataset.target)
+        splits = checked_splits(whole, *expected)
+        if lacking:
+            splits = checked_splits(whole.without(lacking), *expected)
+    return samples, splits, dropped
+
+
+def _divide(
+    dataset: Dataset,
+    protocol: Protocol,
+    on_bad_sample: str,
+    missing: str,
+    modalities: Sequence[str],
+    required: Sequence[str] | None,
+) -> tuple[list[Sample], Splits, list[Dropped], dict[SampleKey, Dropped]]:
+    """Return samples with the required modalities, the splits of all samples, dropped recordings, and incomplete samples."""
+    samples, dropped = listed_samples(dataset, on_bad_sample)
+    with raised_as(SplitError):
+        whole = protocol.split(samples)
+    split_of = whole.split_of
+    try:
+        kept, lacking = complete_samples(samples, modalities, missing, required)
+    except DataError as error:
+        raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
+    dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
+    dropped += [Dropped.of(each.key, Dropped.NO_SPLIT) for each in kept if each.key not in split_of]
+    return kept, whole, dropped, lacking
 
 
 def complete_samples(
@@ -72,15 +197,42 @@ def left_out(
     return found
 
 
+def with_shares_missing(
+    samples: list[Sample],
+    splits: Splits,
+    spec: DataSpec,
+    modalities: Sequence[str],
+    required: Sequence[str],
+    dropped: list[Dropped],
+) -> tuple[list[Sample], Splits, list[str]]:
+    """Leave out the shares of signals that the recipe names; return samples, splits, and a sentence on each share.
+
+    Samples that cannot be used any more are added to `dropped`.
+    """
+    if not spec.missing_shares:
+        return samples, splits, []
+    if unknown := sorted(set(spec.missing_shares) - set(modalities)):
+        raise DataError(f"data.missing_shares: the recipe does not use {unknown[0]!r} (it uses {', '.join(modalities)})")
+    removed = left_out(splits, spec.missing_shares, spec.missing_seed, HELD_OUT)
+
+    def remaining(members: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(without_signals(sample, removed.get(sample.key, ())) for sample in members)
+
+    splits = replace(splits, samples={split: remaining(members) for split, members in splits.samples.items()})
+    kept, lacking = complete_samples(remaining(samples), modalities, spec.missing, required)
+    split_of = splits.split_of
+    dropped += [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
+    sentences = []
+    for modality, share in sorted(spec.missing_shares.items()):
+        count = sum(modality in each for each in removed.values())
+        how = f"{100 * share:g} %, at random, seed {spec.missing_seed}"
+        sentences.append(f"{modality}: left out of {count} training samples ({how})")
+    return kept, splits.without(lacking), sentences
+
+
 def without_signals(sample: Sample, modalities: Collection[str]) -> Sample:
     """`sample` without its signals of some modalities."""
     return replace(sample, sources={name: source for name, source in sample.sources.items() if name not in modalities})
-
-
-def without(splits: Splits, left_out: Collection[SampleKey]) -> Splits:
-    """`splits` without some of their samples."""
-    kept = {split: tuple(each for each in members if each.key not in left_out) for split, members in splits.samples.items()}
-    return replace(splits, samples=kept)
 
 
 def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
