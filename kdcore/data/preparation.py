@@ -31,6 +31,9 @@ from kdcore.errors import DataError, SplitError
 from kdcore.recipe.data_models import DataSpec
 from kdcore.user_warnings import warn
 
+Columns = Mapping[tuple[str, str], Column]
+"""Columns by the key of the branches that they belong to."""
+
 
 @dataclass(frozen=True)
 class Requirements:
@@ -81,28 +84,28 @@ def load_table(
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
-    required = sorted({each.modality.name for name in requirements.students for each in pipelines[name].branches})
+    required = sorted({branch.modality.name for name in requirements.students for branch in pipelines[name].branches})
     samples, splits, dropped = load_splits(dataset, protocol, spec, modalities, required)
     identity = _identity(dataset, samples, spec, folder)
-    samples, splits, said = with_shares_missing(samples, splits, spec, modalities, required, dropped)
+    samples, splits, left_out = with_shares_missing(samples, splits, spec, modalities, required, dropped)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     join = KeyJoin(samples, splits, 0 if dataset.target.is_classes else len(dataset.classes))
     checks = leakage_checks()
     columns = _columns(branches, join, ColumnCache(folder, memory_limit, checks), dataset, identity, cutting, progress)
-    bad = _bad(columns.values(), spec)
-    joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
+    bad = _bad_samples(columns, spec)
+    joined = join.rows([(column, modality) for (modality, _), column in columns.items()])
     dropped += _without_rows(join, joined, bad)
-    odd = _odd_rates(columns, branches, dataset)
+    odd = _odd_rates(columns, dataset)
     with raised_as(SplitError):
-        warned = _refuse_copies(splits, columns, branches, RecordingAudit(checks, dataset.read))
+        copies = _refuse_copies(splits, columns, RecordingAudit(checks, dataset.read))
     _refuse_empty(joined.by_split, odd)
-    train_labels, target, told = _training_labels(dataset, spec, joined)
+    train_labels, target, label_notes = _training_labels(dataset, spec, joined)
     present = _present(pipelines, columns, joined, requirements.together)
     inputs = _inputs(pipelines, columns, joined, present, memory_limit, folder)
-    warned += [*told, *dataset.notes, *odd, *said, *_absences(present, joined.by_split)]
-    warned += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
+    warnings = [*copies, *label_notes, *dataset.notes, *odd, *left_out, *_absences(present, joined.by_split)]
+    warnings += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
     report = DropReport(tuple(dropped))
-    for warning in [*warned, *report.lines()]:
+    for warning in [*warnings, *report.lines()]:
         warn(warning)
     return Table(
         keys=joined.keys,
@@ -114,13 +117,81 @@ def load_table(
         splits=splits,
         fingerprint=identity or f"unknown-{uuid4().hex[:8]}",  # equal to no other run's
         dropped=report,
-        warnings=tuple(warned),
+        warnings=tuple(warnings),
         present=present,
         sampler=spec.sampler,
         mix=spec.mix,
         target=target,
         weights=joined.weights,
     )
+
+
+def _require_time_first(branches: Iterable[Branch]) -> None:
+    for modality in (branch.modality for branch in branches):
+        if modality.axes[0] != "time":
+            raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
+
+
+def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str | None:
+    """Return the fingerprint of the recordings; None if they have none, so that nothing is cached."""
+    try:
+        return recordings_fingerprint(dataset, samples, spec, folder)
+    except UnidentifiedError as error:
+        warn(f"prepared data are not cached: {error}")
+        return None
+
+
+def _columns(
+    branches: Iterable[Branch],
+    join: KeyJoin,
+    cache: ColumnCache,
+    dataset: Dataset,
+    identity: str | None,
+    cutting: Cutting | None,
+    progress: Progress,
+) -> Columns:
+    """Return columns by the key of their branches. Branches of one modality with the same transforms share a column."""
+    distinct = {branch.key: branch for branch in branches}
+    wanted = [Wanted(branch, join.having(branch.modality.name).tolist()) for branch in distinct.values()]
+    columns = cache.columns(dataset, join.samples, wanted, identity, cutting, progress)
+    return dict(zip(distinct, columns, strict=True))
+
+
+def _bad_samples(columns: Columns, spec: DataSpec) -> dict[SampleKey, str]:
+    """Return what is wrong with each bad sample; raise an error unless the recipe skips them."""
+    bad = {column.samples[number].key: why for column in columns.values() for number, why in column.bad.items()}
+    if bad and spec.on_bad_sample == "error":
+        what = f"{len(bad)} bad samples (data.on_bad_sample: skip leaves them out)"
+        raise DataError(listed(what, [f"{key}: {why}" for key, why in bad.items()]))
+    return bad
+
+
+def _without_rows(join: KeyJoin, joined: JoinedRows, bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
+    """Yield the samples of all splits that became no row: bad ones, and those shorter than a window."""
+    for split, sample in join.unused(joined):
+        key = sample.key
+        yield Dropped.of(key, Dropped.BAD if key in bad else Dropped.SHORT, bad.get(key, ""), split)
+
+
+def _odd_rates(columns: Columns, dataset: Dataset) -> list[str]:
+    rates: dict[str, dict[SampleKey, float]] = {}
+    for (modality, _), column in columns.items():
+        pairs = zip(column.samples, column.rates, strict=True)
+        rates[modality] = {sample.key: rate for sample, rate in pairs if rate}
+    return [line for modality, by_sample in rates.items() for line in odd_rates(dataset.modalities[modality], by_sample)]
+
+
+def _refuse_copies(splits: Splits, columns: Columns, audit: RecordingAudit) -> list[str]:
+    """Refuse recordings that leak into the test split; return warnings about other copies and possible ones."""
+    for (modality, _), column in columns.items():
+        for number, sample in enumerate(column.samples):
+            summaries = {name: texts[number] for name, texts in column.summaries.items()}
+            audit.add_summarised(sample.key, modality, column.contents[number], summaries)
+    leaks, copies = audit.leaks(splits)
+    if leaks:
+        raise SplitError(listed("the splits leak", leaks))
+    repeats = [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
+    return [*repeats, *audit.possible_leaks(splits)]
 
 
 def _refuse_empty(rows: Mapping[str, Tensor], odd: list[str]) -> None:
@@ -132,36 +203,29 @@ def _refuse_empty(rows: Mapping[str, Tensor], odd: list[str]) -> None:
 
 
 def _training_labels(dataset: Dataset, spec: DataSpec, joined: JoinedRows) -> tuple[Tensor, Target, list[str]]:
-    """The training labels of each row, the target with the statistics of values, and warnings about both."""
-    labels, rows, keys, names = joined.labels, joined.by_split, joined.keys, dataset.classes
+    """Return the training labels of each row, the target with the statistics of values, and warnings about both."""
+    labels, rows, names = joined.labels, joined.by_split, dataset.classes
     if spec.labels not in ("partial", "withheld"):
-        refuse_unlabelled(labels, rows, keys)
-    told = told_labels(labels, rows, spec, len(names), keys)
-    warned = [*label_warnings(labels, told, rows, spec, names), *target_warnings(labels, told, rows, dataset.target, names)]
-    target = with_statistics(dataset.target, told, rows, names)
-    return target.normalised(told) if target.mean else told, target, warned
+        refuse_unlabelled(labels, rows, joined.keys)
+    training = told_labels(labels, rows, spec, len(names), joined.keys)
+    warnings = label_warnings(labels, training, rows, spec, names)
+    warnings += target_warnings(labels, training, rows, dataset.target, names)
+    target = with_statistics(dataset.target, training, rows, names)
+    return target.normalised(training) if target.mean else training, target, warnings
 
 
 def _present(
-    pipelines: Mapping[str, Pipeline], columns: Mapping[int, Column], joined: JoinedRows, together: Sequence[str]
+    pipelines: Mapping[str, Pipeline], columns: Columns, joined: JoinedRows, together: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Participant → (N,) bool, which rows have its signals; without participants that have all."""
+    """Return (N,) bool masks of the rows that have a participant's signals, without participants that have all."""
     masks = {}
     for name, pipeline in pipelines.items():
-        having = [joined.present(columns[id(each)], each.modality.name) for each in pipeline.branches]
-        masks[name] = torch.from_numpy(np.logical_and.reduce(having))
+        of_branches = [joined.present(columns[branch.key], branch.modality.name) for branch in pipeline.branches]
+        masks[name] = torch.from_numpy(np.logical_and.reduce(of_branches))
     if together:
         common = torch.stack([masks[name] for name in together]).all(0)
         masks |= dict.fromkeys(together, common)
     return {name: mask for name, mask in masks.items() if not bool(mask.all())}
-
-
-def _fitting_rows(name: str, train: Tensor, present: Mapping[str, Tensor]) -> Tensor:
-    """The training rows that a participant's transforms may be fitted on."""
-    rows = train[present[name][train]] if name in present else train
-    if not len(rows):
-        raise DataError(f"no training sample has the signals of {name}")
-    return rows
 
 
 def _absences(present: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Iterator[str]:
@@ -171,94 +235,20 @@ def _absences(present: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Iter
         yield f"{name}: no signals for {where}; terms that read it leave these samples out"
 
 
-def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str | None:
-    """The recordings' fingerprint; None if they have none, so that nothing is cached."""
-    try:
-        return recordings_fingerprint(dataset, samples, spec, folder)
-    except UnidentifiedError as error:
-        warn(f"prepared data are not cached: {error}")
-        return None
-
-
-def _require_time_first(branches: Iterable[Branch]) -> None:
-    for modality in (branch.modality for branch in branches):
-        if modality.axes[0] != "time":
-            raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
-
-
-def _columns(
-    branches: Sequence[Branch],
-    join: KeyJoin,
-    cache: ColumnCache,
-    dataset: Dataset,
-    identity: str | None,
-    cutting: Cutting | None,
-    progress: Progress,
-) -> dict[int, Column]:
-    """Columns by the `id` of their branch. Branches of one modality with the same transforms share a column."""
-    same = {id(branch): (branch.modality.name, branch.identity) for branch in branches}
-    distinct: dict[tuple[str, str], Branch] = {}
-    for branch in branches:
-        distinct.setdefault(same[id(branch)], branch)
-    wanted = [Wanted(each, join.having(each.modality.name).tolist()) for each in distinct.values()]
-    found = cache.columns(dataset, join.samples, wanted, identity, cutting, progress)
-    shared = dict(zip(distinct, found, strict=True))
-    return {id(branch): shared[same[id(branch)]] for branch in branches}
-
-
 def _inputs(
     pipelines: Mapping[str, Pipeline],
-    columns: Mapping[int, Column],
+    columns: Columns,
     joined: JoinedRows,
     present: Mapping[str, Tensor],
     limit: int,
     folder: Path,
 ) -> dict[str, tuple[Tensor, ...]]:
-    """Each participant's inputs, row by row, after those of its transforms that are done once."""
-    train, found = joined.by_split["train"], {}
+    """Return each participant's inputs, row by row, after those of its transforms that run once."""
+    train, inputs = joined.by_split["train"], {}
     for name, pipeline in pipelines.items():
-        parts = [joined.values_of(columns[id(each)], each.modality.name, limit, folder) for each in pipeline.branches]
-        found[name] = pipeline.prepare(parts, _fitting_rows(name, train, present), limit, folder)
-    return found
-
-
-def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
-    """Sample → what is wrong with its recording; an error unless the recipe skips such samples."""
-    bad = {column.samples[number].key: why for column in columns for number, why in column.bad.items()}
-    if bad and spec.on_bad_sample == "error":
-        what = f"{len(bad)} bad samples (data.on_bad_sample: skip leaves them out)"
-        raise DataError(listed(what, [f"{key}: {why}" for key, why in bad.items()]))
-    return bad
-
-
-def _without_rows(join: KeyJoin, joined: JoinedRows, bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
-    """The samples of all splits that became no row: bad ones, and those shorter than a window."""
-    for split, sample in join.unused(joined):
-        key = sample.key
-        yield Dropped.of(key, Dropped.BAD if key in bad else Dropped.SHORT, bad.get(key, ""), split)
-
-
-def _odd_rates(columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
-    """Lines on recordings whose rate is implausible, or not the dataset's."""
-    rates: dict[str, dict[SampleKey, float]] = {}
-    for branch in branches:
-        column = columns[id(branch)]
-        known = zip(column.samples, column.rates, strict=True)
-        rates[branch.modality.name] = {sample.key: rate for sample, rate in known if rate}
-    return [line for name, found in rates.items() for line in odd_rates(dataset.modalities[name], found)]
-
-
-def _refuse_copies(
-    splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], audit: RecordingAudit
-) -> list[str]:
-    """Refuse recordings that leak into the test split; return warnings about other copies and possible ones."""
-    for branch in branches:
-        column = columns[id(branch)]
-        for number, sample in enumerate(column.samples):
-            summaries = {name: texts[number] for name, texts in column.summaries.items()}
-            audit.add_summarised(sample.key, branch.modality.name, column.contents[number], summaries)
-    leaks, copies = audit.leaks(splits)
-    if leaks:
-        raise SplitError(listed("the splits leak", leaks))
-    repeats = [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
-    return [*repeats, *audit.possible_leaks(splits)]
+        fitted_on = train[present[name][train]] if name in present else train
+        if not len(fitted_on):
+            raise DataError(f"no training sample has the signals of {name}")
+        parts = [joined.values_of(columns[branch.key], branch.modality.name, limit, folder) for branch in pipeline.branches]
+        inputs[name] = pipeline.prepare(parts, fitted_on, limit, folder)
+    return inputs

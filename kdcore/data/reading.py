@@ -14,7 +14,7 @@ from kdcore.contracts.modality import Modality, Signal
 from kdcore.data.branch import Branch
 from kdcore.data.leakage import summarise
 from kdcore.data.signal_checks import measured_rate
-from kdcore.data.windows import Cutting, WindowError, cut, timed
+from kdcore.data.windows import Cutting, WindowError, cut, timed, windows
 from kdcore.errors import DataError
 
 
@@ -58,10 +58,7 @@ class Reader:
         return [branch.prepared for branch in self.branches]
 
     def prepare(self, sample: Sample, wanted: Sequence[int]) -> list[Recording]:
-        """Prepare a sample.
-
-        Returns:
-            One recording for each of them.
+        """Prepare a sample for the branches with the indices `wanted`, and return one recording for each.
 
         Raises:
             WindowError: If the recipe's windows fit no recording.
@@ -83,17 +80,17 @@ class Reader:
         return Recording(pieces, content=content, summaries=summaries, rate=measured_rate(signals[name]))
 
     def _pieces(self, sample: Sample, branch: Branch, spec: Modality, signals: dict[str, Signal]) -> Iterator[np.ndarray]:
-        """The sample's windows in turn, or the whole of it."""
+        """Yield the windows of a recording in order, or the whole recording."""
         signal = signals[branch.modality.name]
         if self.cutting is None:
             yield as_array(signal, branch, spec)
             return
-        for modality in self.cutting.modalities:
-            if modality in sample.sources and modality not in signals:
+        recorded = [modality for modality in self.cutting.modalities if modality in sample.sources]
+        for modality in recorded:
+            if modality not in signals:
                 signals[modality] = self.dataset.read(sample, modality)
         signal = timed(signal)
-        known: Mapping[str, Signal] = {**signals, branch.modality.name: signal}
-        for span in self.cutting.spans(self.dataset, sample, known):
+        for span in windows([signals[modality] for modality in recorded], self.cutting.length, self.cutting.hop):
             yield as_array(cut(signal, span), branch, spec)
 
 
@@ -119,7 +116,7 @@ def as_array(signal: Signal, branch: Branch, spec: Modality | None = None) -> np
     if values.ndim != len(spec.axes):
         raise ValueError(f"a {spec.name} has axes {spec.axes}, this one has shape {values.shape}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
+        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_invalid(recorded)}")
     values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
     return _in_single_precision(values, branch.modality.name) if values.dtype == np.float64 else values
 
@@ -140,7 +137,7 @@ def _in_single_precision(values: np.ndarray, modality: str) -> np.ndarray:
     return single
 
 
-def _first_of_them(recorded: np.ndarray) -> str:
-    """The place of the first value that is not finite, if the recording has it and no transform made it."""
+def _first_invalid(recorded: np.ndarray) -> str:
+    """Name the time step of the first value that is not finite; empty if only the transforms produced such values."""
     bad = ~np.isfinite(recorded).reshape(len(recorded), -1).all(axis=1)
     return f", the first at sample {int(bad.argmax())}" if bad.any() else ""

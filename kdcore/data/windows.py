@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.units import misread_time
 from kdcore.errors import DataError
@@ -25,7 +24,7 @@ class WindowError(DataError):
 
 @dataclass(frozen=True)
 class Cutting:
-    """Windows of equal length, cut from the time that all of a sample's modalities cover.
+    """Options of windows: equal lengths, cut from the time that all of a sample's modalities cover.
 
     Args:
         length: Length of a window in seconds.
@@ -36,18 +35,6 @@ class Cutting:
     length: float
     hop: float
     modalities: tuple[str, ...]
-
-    def spans(self, dataset: Dataset, sample: Sample, known: Mapping[str, Signal] | None = None) -> list[Span]:
-        """Start and end of every window of `sample` in seconds, within the time that the modalities it has cover.
-
-        Args:
-            dataset: Reads the modalities that are not `known`.
-            sample: The sample.
-            known: Modality → signal that has been read already.
-        """
-        known, there = known or {}, [modality for modality in self.modalities if modality in sample.sources]
-        signals = [known[each] if each in known else dataset.read(sample, each) for each in there]
-        return windows(signals, self.length, self.hop)
 
 
 def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:

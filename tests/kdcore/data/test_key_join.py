@@ -59,7 +59,7 @@ def test_joins_as_keys_do(drawn):
                 expected.append((key, sample))
     join = KeyJoin(samples, splits)
     try:
-        joined = join.rows(columns, MODALITIES)
+        joined = join.rows([*zip(columns, MODALITIES, strict=True)])
     except DataError:
         assert not expected
         return
@@ -88,4 +88,4 @@ def test_no_row_in_common_is_an_error():
     empty = [Column([sample], none, none, torch.zeros(0), {}, *said)] * 2
     for each in (columns, empty):
         with pytest.raises(DataError, match="no samples are left"):
-            KeyJoin([sample], Splits({"train": (sample,)}, "")).rows(each, MODALITIES)
+            KeyJoin([sample], Splits({"train": (sample,)}, "")).rows([*zip(each, MODALITIES, strict=True)])
