@@ -71,11 +71,6 @@ class Column:
     summaries: Mapping[str, Sequence[str]]
     rates: Sequence[float]
 
-    @property
-    def keys(self) -> tuple[SampleKey, ...]:
-        """The key of each row, with the number of its window."""
-        return window_keys(self.samples, self.recorded, self.windows)
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -88,12 +83,6 @@ class Wanted:
 
     branch: Branch
     numbers: Sequence[int]
-
-
-def window_keys(samples: Sequence[Sample], recorded: NDArray[np.int64], windows: NDArray[np.int64]) -> tuple[SampleKey, ...]:
-    """The key of each window, given the position of its sample and its number."""
-    keys = [samples[number].key for number in recorded.tolist()]
-    return tuple(replace(key, window=window) if window else key for key, window in zip(keys, windows.tolist(), strict=True))
 
 
 class ColumnCache:
@@ -145,24 +134,24 @@ class ColumnCache:
             if missing:
                 self._make(missing, dataset, samples, cutting, progress)
                 self._make_room(entries)
-            found = [self._open(entry, _head(entry), chosen) for entry, chosen in zip(entries, members, strict=True)]
+            columns = [self._open(entry, chosen) for entry, chosen in zip(entries, members, strict=True)]
             for entry in entries:
                 os.utime(entry)  # when it was last used
-            return found
+            return columns
         finally:
             for entry in entries if fingerprint is None else ():
-                _remove(entry)  # what is mapped of its files lives as long as the tensor
+                _remove(entry)  # a mapped file exists until its tensor is deleted
 
     def _entry(
         self, fingerprint: str | None, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]
     ) -> Path:
-        """The folder of a column; of one that may not be kept, a new one that counts as unfinished."""
+        """Return the folder of a column; for one without an identity, a new folder that counts as unfinished."""
         if fingerprint is None:
             return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
         return self.folder / identity(fingerprint, dataset, branch, cutting, samples, self.checks)
 
     def _make_room(self, used: Sequence[Path]) -> None:
-        """Remove the columns that were used least recently, but for those in use, until the folder keeps its limit."""
+        """Remove the least recently used columns until the folder keeps its limit, except those in use."""
         if not os.environ.get(LIMIT):
             return
         try:
@@ -208,16 +197,14 @@ class ColumnCache:
                 raise DataError(f"could not write prepared data to {self.folder}: {error.strerror or error}") from error
         progress(len(tasks), len(tasks), what)
 
-    def _open(self, entry: Path, head: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Column:
+    def _open(self, entry: Path, samples: Sequence[Sample]) -> Column:
+        head = _head(entry)
         if head is None:
             raise DataError(f"prepared data in {entry} were removed or damaged while they were read")
         recorded = np.array(head["recorded"], np.int64)
         shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"]) if len(recorded) else np.dtype("float32")
-        size = int(np.prod(shape)) * dtype.itemsize
         path = entry / "values.bin"
-        if not len(recorded):
-            values = torch.from_numpy(np.zeros(shape, dtype))
-        elif size > self.memory_limit:
+        if len(recorded) and int(np.prod(shape)) * dtype.itemsize > self.memory_limit:
             values = opened(path, shape, dtype)
         else:
             values = torch.from_numpy(np.fromfile(path, dtype).reshape(shape))
@@ -227,10 +214,10 @@ class ColumnCache:
 
 
 class _Building:
-    """A column that is being written, in a folder beside its own.
+    """A column that is being written, in a temporary folder.
 
     Args:
-        entry: Its folder once it is whole.
+        entry: Folder of the finished column.
         branch: Modality and transforms.
         checks: Leakage checks for which recordings are summarised.
     """
@@ -250,7 +237,7 @@ class _Building:
         """Append the pieces of the next sample.
 
         Raises:
-            DataError: If their shape differs from those before.
+            DataError: If their shape differs from that of earlier pieces.
         """
         if recording.bad:
             self.head["bad"].append((self.samples, recording.bad))
@@ -269,7 +256,7 @@ class _Building:
         self.samples += 1
 
     def finish(self) -> None:
-        """Put the column in its place, durably; another process may have finished the same one first."""
+        """Move the column to its final folder, durably; another process may have finished the same column first."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.head |= {"shape": [self.rows, *(self.shape or ())], "dtype": str(self.dtype)}
@@ -282,7 +269,7 @@ class _Building:
                 raise
 
     def close(self) -> None:
-        """Remove what is left of an unfinished column."""
+        """Remove the temporary folder, if the column is unfinished."""
         self.file.close()
         _remove(self.folder)
 
@@ -295,7 +282,7 @@ def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key
 
 
 def _head(entry: Path) -> dict[str, Any] | None:
-    """All that is to be known to read a column; None if it is not whole, as after a power cut."""
+    """Read the description of a column; None if it is missing or incomplete, for example after a power failure."""
     try:
         head = json.loads((entry / "column.json").read_text())
         rows = len(head["recorded"])
@@ -307,13 +294,12 @@ def _head(entry: Path) -> dict[str, Any] | None:
 
 
 def columns_in(folder: Path) -> list[Path]:
-    """The finished columns of a cache folder, whole or damaged."""
-    found = folder.glob("*/column.json") if folder.is_dir() else ()
-    return sorted(path.parent for path in found if path.parent.suffix != ".part")
+    """Return the folders of finished columns in a cache folder, intact or damaged."""
+    return sorted(path.parent for path in folder.glob("*/column.json") if path.parent.suffix != ".part")
 
 
 def damaged_columns(folder: Path) -> list[Path]:
-    """The columns of a cache folder whose values are not those that were written, read to the last byte."""
+    """Return the folders of columns whose values, read completely, differ from those that were written."""
     return [
         path for path in columns_in(folder) if (head := _head(path)) is None or head["sha256"] != _digest(path / "values.bin")
     ]
@@ -325,17 +311,17 @@ def _digest(path: Path) -> str:
 
 
 def _writer() -> str:
-    """This process, as the names of what it has not finished have it."""
+    """Return a name of this process, for its temporary folders."""
     return f"{socket.gethostname()}~{os.getpid()}"
 
 
 def remove_abandoned(folder: Path) -> list[Path]:
-    """Remove what processes that were killed left unfinished in a cache folder; returns what was removed."""
-    gone = [path for path in folder.glob("*.part") if _is_abandoned(path)] if folder.is_dir() else []
-    for path in gone:
+    """Remove temporary files and folders of killed processes from a cache folder, and return them."""
+    abandoned = [path for path in folder.glob("*.part") if _is_abandoned(path)]
+    for path in abandoned:
         with suppress(OSError):  # another process may remove it, too
             _remove(path) if path.is_dir() else path.unlink()
-    return gone
+    return abandoned
 
 
 def _is_abandoned(path: Path) -> bool:
@@ -354,9 +340,9 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    for file in folder.glob("*") if folder.exists() else ():
-        file.unlink()
     if folder.exists():
+        for file in folder.iterdir():
+            file.unlink()
         folder.rmdir()
 
 
@@ -377,7 +363,7 @@ def identity(
 
 
 def _source(cls: type) -> str:
-    """Hash of the module a class is written in, so that an edited transform is not served from before."""
+    """Return a hash of the module that defines a class, which changes when its code is edited."""
     try:
         return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
     except (OSError, TypeError):

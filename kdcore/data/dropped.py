@@ -58,29 +58,36 @@ class DropReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Reason → how many, the most frequent first."""
-        return dict(Counter(each.reason for each in self.entries).most_common())
+        """Reason → number of recordings, the most frequent first."""
+        return {reason: len(group) for reason, group in self._groups.items()}
+
+    @property
+    def _groups(self) -> dict[str, list[Dropped]]:
+        """Reason → recordings, the most frequent first."""
+        groups: dict[str, list[Dropped]] = {}
+        for each in self.entries:
+            groups.setdefault(each.reason, []).append(each)
+        return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
     def lines(self) -> list[str]:
-        """A line for each reason: how many, of which subjects, and the first one."""
-        said = []
-        for reason, count in self.counts.items():
-            alike = [each for each in self.entries if each.reason == reason]
-            subjects = sorted({each.subject for each in alike if each.subject})
+        """Return a line for each reason: number of recordings, their subjects, and the first recording."""
+        lines = []
+        for reason, group in self._groups.items():
+            subjects = sorted({each.subject for each in group if each.subject})
             of = f" (subjects {', '.join(subjects[:SHOWN])}{' …' if len(subjects) > SHOWN else ''})" if subjects else ""
-            said.append(f"{count} dropped, {reason}{of}; the first: {alike[0]}")
-        return said
+            lines.append(f"{len(group)} dropped, {reason}{of}; the first: {group[0]}")
+        return lines
 
     def record(self) -> dict[str, Any]:
-        """Plain values, for a run's record: for each reason the count, the subjects' counts, and the first recordings."""
-        reasons = {}
-        for reason, count in self.counts.items():
-            alike = [each for each in self.entries if each.reason == reason]
-            reasons[reason] = {
-                "count": count,
-                "subjects": dict(sorted(Counter(each.subject for each in alike).items())),
-                "recordings": [{"what": each.what, "split": each.split, "detail": each.detail} for each in alike[:SHOWN]],
+        """Return plain values for a run's record: for each reason the count, the subjects' counts, and the first recordings."""
+        reasons = {
+            reason: {
+                "count": len(group),
+                "subjects": dict(sorted(Counter(each.subject for each in group).items())),
+                "recordings": [{"what": each.what, "split": each.split, "detail": each.detail} for each in group[:SHOWN]],
             }
+            for reason, group in self._groups.items()
+        }
         return {"count": len(self), "reasons": reasons}
 
 

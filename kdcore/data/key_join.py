@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
-from kdcore.data.data_cache import Column, window_keys
+from kdcore.data.data_cache import Column
 from kdcore.data.mapped import rows_of
 from kdcore.errors import DataError
 
@@ -120,7 +120,9 @@ class JoinedRows:
     @cached_property
     def keys(self) -> tuple[SampleKey, ...]:
         """The key of each row, with the number of its window."""
-        return window_keys(self.join.samples, self.recorded, self.code % self.width)
+        rows = zip(self.recorded.tolist(), (self.code % self.width).tolist(), strict=True)
+        keys = ((self.join.samples[position].key, window) for position, window in rows)
+        return tuple(replace(key, window=window) if window else key for key, window in keys)
 
     @property
     def labels(self) -> Tensor:

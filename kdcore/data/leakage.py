@@ -40,11 +40,11 @@ def audit(splits: Splits) -> list[str]:
         leaks += [f"{key} is in both {first} and {second}" for key in sorted(keys[first] & keys[second])[:5]]
     for split, samples in splits.samples.items():
         for field in splits.disjoint if split != "test" else ():
-            here = {getattr(sample.key, field) for sample in samples}
+            trained = {getattr(sample.key, field) for sample in samples}
             tested = {getattr(sample.key, field) for sample in splits.samples.get("test", ())}
-            leaks += [f"{field} {value} is in both {split} and test" for value in sorted(here & tested)]
-            for one, *others in similar_names([*sorted(here - tested), *sorted(tested - here)]):
-                alike = [other for other in others if (one in here) != (other in here)]
+            leaks += [f"{field} {value} is in both {split} and test" for value in sorted(trained & tested)]
+            for one, *others in similar_names([*sorted(trained - tested), *sorted(tested - trained)]):
+                alike = [other for other in others if (one in trained) != (other in trained)]
                 leaks += [f"{field} {one!r} of {split} and {other!r} of test are nearly the same name" for other in alike[:1]]
     return leaks
 
@@ -63,7 +63,7 @@ def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
 def _plain(name: str) -> str:
     """The name without what people write differently from file to file."""
     name = unicodedata.normalize("NFKC", name).casefold()
-    name = "".join(each for each in name if unicodedata.category(each) != "Cf")  # zero-width characters and their like
+    name = "".join(each for each in name if unicodedata.category(each) != "Cf")  # zero-width characters
     name = {"true": "1", "false": "0"}.get(name.strip(), name)
     tokens = _TOKEN.findall(_FRACTION.sub(r"\1", name))
     return "".join(f"|{int(token)}|" if token.lstrip("-").isdecimal() else token for token in tokens)

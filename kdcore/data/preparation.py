@@ -19,7 +19,7 @@ from kdcore.data.data_cache import Column, ColumnCache, Progress, Wanted
 from kdcore.data.dropped import Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.key_join import JoinedRows, KeyJoin
-from kdcore.data.labels import label_warnings, refuse_unlabelled, told_labels
+from kdcore.data.labels import label_warnings, refuse_unlabelled, training_labels
 from kdcore.data.leakage import RecordingAudit, leakage_checks
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import odd_rates
@@ -207,7 +207,7 @@ def _training_labels(dataset: Dataset, spec: DataSpec, joined: JoinedRows) -> tu
     labels, rows, names = joined.labels, joined.by_split, dataset.classes
     if spec.labels not in ("partial", "withheld"):
         refuse_unlabelled(labels, rows, joined.keys)
-    training = told_labels(labels, rows, spec, len(names), joined.keys)
+    training = training_labels(labels, rows, spec, len(names), joined.keys)
     warnings = label_warnings(labels, training, rows, spec, names)
     warnings += target_warnings(labels, training, rows, dataset.target, names)
     target = with_statistics(dataset.target, training, rows, names)

@@ -186,15 +186,15 @@ def left_out(
         seed: Random seed; modalities are drawn independently.
         held_out: Splits from which nothing is removed.
     """
-    found: dict[SampleKey, frozenset[str]] = {}
+    removed: dict[SampleKey, frozenset[str]] = {}
     for number, (modality, share) in enumerate(sorted(shares.items())):
         generator = np.random.default_rng([seed, number])
         for split in sorted(set(splits.samples) - set(held_out)):
             having = [sample.key for sample in splits.samples[split] if modality in sample.sources]
             for index in generator.permutation(len(having))[: round(share * len(having))]:
                 key = having[int(index)]
-                found[key] = found.get(key, frozenset()) | {modality}
-    return found
+                removed[key] = removed.get(key, frozenset()) | {modality}
+    return removed
 
 
 def with_shares_missing(
@@ -251,15 +251,14 @@ def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
     for sample in (sample for members in splits.samples.values() for sample in members):
         if sample.label is not None:
             subjects.setdefault(sample.label, set()).add(sample.key.subject)
-    everybody = set().union(*subjects.values()) if subjects else set()
-    lonely = [f"{classes[label]!r} ({min(who)})" for label, who in sorted(subjects.items()) if len(who) == 1]
-    said = []
+    single = [f"{classes[label]!r} ({min(names)})" for label, names in sorted(subjects.items()) if len(names) == 1]
+    warnings = []
     if untrained:
-        said.append(f"classes tested without training samples: {', '.join(untrained)}")
-    if lonely and len(everybody) > 1:
-        said.append(f"classes performed by a single subject: {', '.join(lonely)}")
-    said += [f"classes with nearly the same name: {', '.join(map(repr, group))}" for group in similar_names(classes)]
-    return said
+        warnings.append(f"classes tested without training samples: {', '.join(untrained)}")
+    if single and len(set().union(*subjects.values())) > 1:
+        warnings.append(f"classes performed by a single subject: {', '.join(single)}")
+    warnings += [f"classes with nearly the same name: {', '.join(map(repr, group))}" for group in similar_names(classes)]
+    return warnings
 
 
 def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = OF_CLASSES) -> Splits:

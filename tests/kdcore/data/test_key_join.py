@@ -49,7 +49,13 @@ def recordings(draw):
 def test_joins_as_keys_do(drawn):
     samples, splits, columns = drawn
     split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
-    by_key = [dict(zip(each.keys, each.values.tolist(), strict=True)) for each in columns]
+    by_key = [
+        {
+            replace(each.samples[recorded].key, window=window): value
+            for recorded, window, value in zip(each.recorded, each.windows, each.values.tolist(), strict=True)
+        }
+        for each in columns
+    ]
     expected = []
     for sample in samples:
         for window in range(3):
