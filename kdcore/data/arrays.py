@@ -137,7 +137,7 @@ class ArrayDataset(Dataset):
             condition = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
             counts[subject, action, *condition.values()] += 1
             trial = str(counts[subject, action, *condition.values()]) if trials is None else _text(trials[row], "trials", each)
-            key = SampleKey(subject, action, trial, **condition)
+            key = SampleKey(subject, action, trial, **condition)  # type: ignore[arg-type]
             if key in samples:
                 raise DataError(f"two samples are {key}: give each its own trial, or omit trials")
             sources = {name: signals[each] for name, signals in recorded.items() if each in signals}
@@ -313,16 +313,16 @@ def _spec(name: str, given: Modality | Mapping[str, Any] | None) -> tuple[Modali
     """Return the specification of a modality, and the factor from the given unit to its unit."""
     if isinstance(given, Modality):
         return replace(given, name=name), 1.0
-    properties = dict(given or {})
-    like = properties.pop("like", name)
+    given = dict(given or {})
+    like = given.pop("like", name)
     registry = plugin_manager().registry
     claims = registry.claims("modality", like)
     if not claims and like != name:
         known = sorted({entry.name for entry in registry.entries("modality")})
         raise DataError(f"modalities: {name!r} is like {like!r}, which is not registered ({did_you_mean(like, known)})")
-    for key in set(properties) - set(_SPEC):
+    for key in set(given) - set(_SPEC):
         raise DataError(f"modalities: {name!r} has no property {key!r} ({did_you_mean(key, [*_SPEC, 'like'])})")
-    properties = {key: tuple(each) if isinstance(each, list) else each for key, each in properties.items()}
+    properties: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in given.items()}
     base = replace(claims[0].load(), name=name) if claims else None
     factor = 1.0
     if base and base.units and properties.get("units", base.units) != base.units:

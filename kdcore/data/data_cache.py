@@ -287,8 +287,8 @@ def _head(entry: Path) -> dict[str, Any] | None:
         head = json.loads((entry / "column.json").read_text())
         rows = len(head["recorded"])
         expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if rows else 0
-        whole = head["shape"][0] == rows == len(head["windows"]) and head.keys() >= KEYS
-        return head if whole and (entry / "values.bin").stat().st_size == expected else None
+        complete = head["shape"][0] == rows == len(head["windows"]) and head.keys() >= KEYS
+        return head if complete and (entry / "values.bin").stat().st_size == expected else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 

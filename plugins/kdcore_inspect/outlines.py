@@ -92,7 +92,7 @@ def _similar_pairs(
         (sample, split) for split, members in splits.samples.items() for sample in members if sample.key in outlines
     ]
     lengths = {len(outlines[sample.key]) for sample, _ in samples_and_splits}
-    found = []
+    pairs = []
     for length in lengths:
         same_length = [(sample, split) for sample, split in samples_and_splits if len(outlines[sample.key]) == length]
         tested = [sample for sample, split in same_length if split == "test"]
@@ -103,8 +103,8 @@ def _similar_pairs(
             same = contents.get(tested_sample.key, "") == contents.get(other_sample.key)
             smooth = outlines[tested_sample.key][0] == outlines[other_sample.key][0] == SMOOTH
             if not same and not smooth and (share := common_movement(one[row], two[column])) >= SAME:
-                found.append((share, tested_sample, other_sample, split))
-    return sorted(found, key=lambda each: -each[0])
+                pairs.append((share, tested_sample, other_sample, split))
+    return sorted(pairs, key=lambda each: -each[0])
 
 
 def _decoded(texts: Sequence[str]) -> NDArray[np.floating[Any]]:

@@ -17,13 +17,13 @@ FACTORS = {
     ("m", 1000.0): "mm",
     ("m", 100.0): "cm",
 }
-"""(unit, factor) → the other unit between which and this one the factor lies."""
+"""(unit, factor) → unit that is smaller or larger by this factor."""
 
 SATURATED = 0.2
-"""Share of a channel's samples that stand at its largest or smallest value before it is called saturated."""
+"""Share of a channel's samples at its largest or smallest value above which it counts as saturated."""
 
 MANY = 5
-"""Recordings that a line names."""
+"""Number of recordings that a line names."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Measured:
     """The measurements of one recorded signal.
 
     Args:
-        key: Of the sample.
-        length: Samples in time.
-        duration: Seconds.
-        rate: Samples per second, as its clock has them.
+        key: Key of the sample.
+        length: Number of time steps.
+        duration: Duration in seconds.
+        rate: Sampling rate in Hz according to its clock.
         low: Smallest value.
         high: Largest value.
         typical: Median over time of the vectors' Euclidean length (over all axes but time).
         still: True if no value changes over time.
-        stuck: Largest share of a channel's samples that stand at the channel's largest or smallest value.
-        gap: Longest time between two samples over the median one; 1 where sampling is even.
+        stuck: Largest share of a channel's samples at the channel's largest or smallest value.
+        gap: Longest time between two samples divided by the median time; 1 for regular sampling.
     """
 
     key: SampleKey
@@ -94,12 +94,12 @@ def odd_signals(modality: Modality, measured: Sequence[Measured]) -> list[str]:
         ],
         "interrupted (a gap of more than ten samples)": [each for each in measured if each.gap > 10],
     }
-    said = [
-        f"{modality.name}: {len(found)} {what}: {_named([each.key for each in found])}"
-        for what, found in findings.items()
-        if found
+    lines = [
+        f"{modality.name}: {len(group)} {what}: {_named([each.key for each in group])}"
+        for what, group in findings.items()
+        if group
     ]
-    return [*said, *odd_rates(modality, {each.key: each.rate for each in measured})]
+    return [*lines, *odd_rates(modality, {each.key: each.rate for each in measured})]
 
 
 def odd_ranges(modality: Modality, measured: Sequence[Measured]) -> list[str]:
@@ -112,22 +112,22 @@ def odd_ranges(modality: Modality, measured: Sequence[Measured]) -> list[str]:
     subjects: dict[str, list[float]] = {}
     for each in moving:
         subjects.setdefault(each.key.subject, []).append(each.typical)
-    sizes = {subject: median_low(found) for subject, found in subjects.items()}
-    said, odd = [], set()
+    sizes = {subject: median_low(values) for subject, values in subjects.items()}
+    lines, odd = [], set()
     for subject, size in sizes.items():
         others = [other for name, other in sizes.items() if name != subject]
         if others and _another(factor := size / float(np.median(others))):
             odd.add(subject)
-            said.append(f"{modality.name}: subject {subject} measures {_times(factor)} the others{_unit(modality, factor)}")
+            lines.append(f"{modality.name}: subject {subject} measures {_times(factor)} the others{_unit(modality, factor)}")
     ordinary = [each for each in moving if each.key.subject not in odd]
     usual = float(np.median([each.typical for each in ordinary])) if ordinary else 0.0
     files = [each for each in ordinary if _another(each.typical / usual)]
     for each in files[:MANY]:
         factor = each.typical / usual
-        said.append(f"{modality.name}: {each.key} measures {_times(factor)} the median{_unit(modality, factor)}")
+        lines.append(f"{modality.name}: {each.key} measures {_times(factor)} the median{_unit(modality, factor)}")
     if len(files) > MANY:
-        said.append(f"{modality.name}: {len(files) - MANY} more recordings are of another size")
-    return [*said, *_all_in_another_unit(modality, list(sizes.values()))]
+        lines.append(f"{modality.name}: {len(files) - MANY} more recordings are of another size")
+    return [*lines, *_all_in_another_unit(modality, list(sizes.values()))]
 
 
 def _all_in_another_unit(modality: Modality, sizes: Sequence[float]) -> Iterator[str]:
@@ -153,6 +153,6 @@ def _unit(modality: Modality, factor: float) -> str:
     return "".join(f"; a factor near {between:.4g} suggests {modality.units} against {other}" for between, other in near)
 
 
-def _named(found: Sequence[SampleKey]) -> str:
-    more = f" and {len(found) - MANY} more" if len(found) > MANY else ""
-    return "; ".join(map(str, found[:MANY])) + more
+def _named(keys: Sequence[SampleKey]) -> str:
+    more = f" and {len(keys) - MANY} more" if len(keys) > MANY else ""
+    return "; ".join(map(str, keys[:MANY])) + more
