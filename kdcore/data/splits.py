@@ -144,23 +144,23 @@ def _divide(
 def complete_samples(
     samples: Sequence[Sample], modalities: Collection[str], missing: str, required: Collection[str] | None = None
 ) -> tuple[list[Sample], dict[SampleKey, Dropped]]:
-    """The samples that have every one of `modalities`, and what the others lack.
+    """Return the samples that have all required modalities, and the other samples with what they lack.
 
     Args:
-        samples: All there are.
-        modalities: All that the recipe uses.
-        missing: The recipe's treatment of incomplete samples; ``mask`` drops only those that lack one of `required`.
+        samples: All samples.
+        modalities: All modalities that the recipe uses.
+        missing: ``data.missing`` of the recipe; with ``mask``, only the modalities in `required` are required.
         required: Modalities of the students; all of `modalities` by default.
 
     Raises:
-        DataError: If one is incomplete and `missing` is ``error``, or if none is complete.
+        DataError: If a sample is incomplete and `missing` is ``error``, or if none is complete.
     """
     if missing == "mask" and required is not None:
         modalities = required
     kept, lacking = [], {}
-    wanted = frozenset(modalities)
+    needed = frozenset(modalities)
     for sample in samples:
-        if absent := sorted(wanted - sample.sources.keys()):
+        if absent := sorted(needed - sample.sources.keys()):
             reason = f"no {', no '.join(absent)}"
             lacking[sample.key] = Dropped.of(sample.key, reason, reason)
         else:
@@ -170,26 +170,23 @@ def complete_samples(
         raise DataError(listed(what, [str(each) for each in lacking.values()]))
     if not kept:
         counts = {modality: sum(modality in sample.sources for sample in samples) for modality in sorted(modalities)}
-        having = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
-        raise DataError(f"no sample has all of: {having}")
+        listed_counts = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
+        raise DataError(f"no sample has all of: {listed_counts}")
     return kept, lacking
 
 
-def left_out(
-    splits: Splits, shares: Mapping[str, float], seed: int, held_out: Collection[str]
-) -> dict[SampleKey, frozenset[str]]:
+def left_out(splits: Splits, shares: Mapping[str, float], seed: int) -> dict[SampleKey, frozenset[str]]:
     """Draw, for each modality, a fraction of the training samples whose signal is to be removed; returns sample → modalities.
 
     Args:
         splits: The samples of each split.
         shares: Modality → fraction of the samples that have it, per training split; rounded to whole samples.
         seed: Random seed; modalities are drawn independently.
-        held_out: Splits from which nothing is removed.
     """
     removed: dict[SampleKey, frozenset[str]] = {}
     for number, (modality, share) in enumerate(sorted(shares.items())):
         generator = np.random.default_rng([seed, number])
-        for split in sorted(set(splits.samples) - set(held_out)):
+        for split in sorted(set(splits.samples) - set(HELD_OUT)):
             having = [sample.key for sample in splits.samples[split] if modality in sample.sources]
             for index in generator.permutation(len(having))[: round(share * len(having))]:
                 key = having[int(index)]
@@ -213,7 +210,7 @@ def with_shares_missing(
         return samples, splits, []
     if unknown := sorted(set(spec.missing_shares) - set(modalities)):
         raise DataError(f"data.missing_shares: the recipe does not use {unknown[0]!r} (it uses {', '.join(modalities)})")
-    removed = left_out(splits, spec.missing_shares, spec.missing_seed, HELD_OUT)
+    removed = left_out(splits, spec.missing_shares, spec.missing_seed)
 
     def remaining(members: Sequence[Sample]) -> tuple[Sample, ...]:
         return tuple(without_signals(sample, removed.get(sample.key, ())) for sample in members)
