@@ -14,7 +14,10 @@ from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
     from kdcore.archives import refuse_bomb, refuse_parquet_bomb
+    from kdcore.cli.arguments import Overrides, RecipeArgument
     from kdcore.cli.console import ConsoleListener
+    from kdcore.cli.pictures import refuse_page_path, write_drawings
+    from kdcore.cli.tables import output_console, show_table
     from kdcore.contracts.batch import Batch, Classifier, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
     from kdcore.contracts.drawing import Drawing, Estimated, Labelled
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.executor import Executor, Job, StartedJob
     from kdcore.contracts.fusion import TeacherFusion
+    from kdcore.contracts.leakage_check import LeakageCheck
     from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
@@ -36,6 +40,12 @@ if TYPE_CHECKING:
     from kdcore.contracts.transform import Join, Transform
     from kdcore.contracts.units import UNITS, same_rate
     from kdcore.data.arrays import ArrayDataset
+    from kdcore.data.dropped import Dropped, DropReport
+    from kdcore.data.leakage import RecordingAudit, leakage_checks
+    from kdcore.data.signal_checks import looks_like_g, measured_rate, odd_rates
+    from kdcore.data.splits import SplitSamples, class_warnings, recipe_splits
+    from kdcore.data.targets import lacking_numbers
+    from kdcore.data.windows import windows
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predictor import Predictor
     from kdcore.deploy.recordings import read_recording
@@ -102,7 +112,10 @@ hookimpl = HookimplMarker("kdcore")
 
 _HOME = {
     "kdcore.archives": ("refuse_bomb", "refuse_parquet_bomb"),
+    "kdcore.cli.arguments": ("Overrides", "RecipeArgument"),
     "kdcore.cli.console": ("ConsoleListener",),
+    "kdcore.cli.pictures": ("refuse_page_path", "write_drawings"),
+    "kdcore.cli.tables": ("output_console", "show_table"),
     "kdcore.contracts.batch": ("Batch", "Classifier", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
     "kdcore.contracts.drawing": ("Drawing", "Estimated", "Labelled"),
@@ -110,6 +123,7 @@ _HOME = {
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.executor": ("Executor", "Job", "StartedJob"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
+    "kdcore.contracts.leakage_check": ("LeakageCheck",),
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.options": ("IfSet",),
@@ -178,6 +192,12 @@ _HOME = {
     "kdcore.runs.result": ("Result",),
     "kdcore.runs.run": ("dry_run", "resume", "run"),
     "kdcore.data.arrays": ("ArrayDataset",),
+    "kdcore.data.dropped": ("Dropped", "DropReport"),
+    "kdcore.data.leakage": ("RecordingAudit", "leakage_checks"),
+    "kdcore.data.signal_checks": ("looks_like_g", "measured_rate", "odd_rates"),
+    "kdcore.data.splits": ("SplitSamples", "class_warnings", "recipe_splits"),
+    "kdcore.data.targets": ("lacking_numbers",),
+    "kdcore.data.windows": ("windows",),
     "kdcore.runs.distil": ("distil",),
     "kdcore.runs.distilled": ("Distilled",),
     "kdcore.training.tensor_loss": ("TensorLoss", "loss"),

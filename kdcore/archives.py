@@ -1,4 +1,4 @@
-"""Files that would fill the memory: small ones that claim to hold far more than any recording."""
+"""Protection against files that unpack to far more than their size and would fill the memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from kdcore.errors import DataError
 
 LARGE = 1 << 30
-"""Bytes up to which an archive is read whatever it holds."""
+"""Unpacked size in bytes up to which every archive is read."""
 
 MOST = 200
-"""Bytes that an archive larger than that may hold for each of its own; recordings seldom compress to a tenth."""
+"""Maximum ratio of unpacked to packed size above `LARGE`; recordings seldom compress to a tenth."""
 
 
 def refuse_bomb(path: Path, inside: int | None = None, large: int | None = None) -> None:
     """Refuse a file that unpacks to far more than its own size, such as a zip archive, a ``.npz`` or a ``.pt`` file.
 
     Args:
-        path: The file; one that is no archive passes.
-        inside: Bytes that it unpacks to, or at least so many; by default, as a zip archive's table of contents says.
-        large: Bytes up to which it is read whatever its own size; by default `LARGE`.
+        path: The file; one that is not an archive passes.
+        inside: Unpacked size in bytes, or a lower bound; by default, that in a zip archive's table of contents.
+        large: Unpacked size up to which every file passes; `LARGE` by default.
 
     Raises:
-        DataError: If it holds more than `large` bytes and more than `MOST` times its own size.
+        DataError: If it unpacks to more than `large` bytes and more than `MOST` times its size.
     """
     if inside is None:
         try:
@@ -37,18 +37,18 @@ def refuse_bomb(path: Path, inside: int | None = None, large: int | None = None)
 
 
 def refuse_parquet_bomb(path: Path) -> None:
-    """Refuse a Parquet file with far more values than bytes: equal values in a row take no room in it.
+    """Refuse a Parquet file with far more values than bytes; its encoding stores repeated values once.
 
     Raises:
-        DataError: If it holds more than `LARGE` bytes, at 8 for each value, and more than `MOST` times its own size.
+        DataError: If its values, at 8 bytes each, take more than `LARGE` bytes and more than `MOST` times its size.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        found = pq.read_metadata(path)
+        metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowException):
         return  # its reader says what is wrong
-    groups = [found.row_group(index) for index in range(found.num_row_groups)]
-    columns = [group.column(index) for group in groups for index in range(found.num_columns)]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(metadata.num_columns)]
     refuse_bomb(path, sum(max(8 * each.num_values, each.total_uncompressed_size) for each in columns))

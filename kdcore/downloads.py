@@ -14,15 +14,15 @@ HUB, OFFLINE, PACKAGE = "https://huggingface.co", "HF_HUB_OFFLINE", "huggingface
 """The hub, its client's switch for work without a network, and the client."""
 
 SECONDS = 5.0
-"""For which the hub's answer is awaited."""
+"""Time to wait for a response of the hub, in seconds."""
 
 
 @contextmanager
 def hub_downloads() -> Iterator[None]:
-    """Keep the hub's client from printing its retries, and let downloads fail at once if the hub cannot be reached.
+    """Silence the retries of the hub's client, and let downloads fail at once if the hub cannot be reached.
 
-    Files in the client's cache are used all the same. The client reads its switch when it is imported, so import it, or the
-    library that downloads, within this context; if it was imported before, it tries for as long as it does otherwise.
+    Files in the client's cache are still used. The client reads its offline switch when it is imported, so import it, or the
+    library that downloads, within this context. If it was imported before, it retries as usual.
     """
     logger, before = logging.getLogger(PACKAGE), os.environ.get(OFFLINE)
     level = logger.level
@@ -39,7 +39,7 @@ def hub_downloads() -> Iterator[None]:
 
 
 def reachable(address: str) -> bool:
-    """True if a server answers, through the proxies that the environment names; whatever it answers."""
+    """Return True if a server responds, with any status, through the proxies in the environment."""
     try:
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=SECONDS):
             return True

@@ -73,11 +73,11 @@ def _brief(text: str) -> str:
 
 
 def _shortened(match: re.Match[str]) -> str:
-    found = match[0]
-    if len(found) <= VALUE + 2:
-        return found
-    end = found[-TAIL:] if found[0] in "'\"" and found[-1] == found[0] else ""  # of a path, the file's name
-    return f"{found[: VALUE - len(end)]}…{end}"
+    value = match[0]
+    if len(value) <= VALUE + 2:
+        return value
+    end = value[-TAIL:] if value[0] in "'\"" and value[-1] == value[0] else ""  # of a path, the file's name
+    return f"{value[: VALUE - len(end)]}…{end}"
 
 
 class KdcoreDeprecationWarning(FutureWarning):
@@ -160,5 +160,5 @@ def one_line(error: BaseException) -> str:
 
 def reason(error: BaseException) -> str:
     """Return an exception's text, after its class where the class says more than that a value is wrong."""
-    kind, said = type(error).__name__, str(error)
-    return said or kind if isinstance(error, KdcoreError | ValueError) else f"{kind}: {said}"
+    kind, text = type(error).__name__, str(error)
+    return text or kind if isinstance(error, KdcoreError | ValueError) else f"{kind}: {text}"

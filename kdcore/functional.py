@@ -371,11 +371,11 @@ def known_mean(loss: Callable[[Tensor], Tensor], labels: Tensor, weights: Tensor
         labels: (B, L), NaN where unknown; at least one is known.
         weights: (B,), greater than 0; None for 1.
     """
-    there = labels == labels
-    if bool(there.all()):
+    is_known = labels == labels
+    if bool(is_known.all()):
         return weighted_mean(loss(labels), weights)
-    losses = loss(torch.where(there, labels, 0.0))
-    share = there.to(losses) if weights is None else there * weights.to(losses)[:, None]
+    losses = loss(torch.where(is_known, labels, 0.0))
+    share = is_known.to(losses) if weights is None else is_known * weights.to(losses)[:, None]
     return (share * losses).sum() / share.sum()
 
 

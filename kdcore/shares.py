@@ -41,8 +41,8 @@ def shortest_shares(vectors: Tensor, largest: float = 1.0) -> Tensor:
     values, basis = torch.linalg.eigh(products / longest)
     root, allowed = basis * values.clamp(min=0).sqrt(), _corners(count, largest)
     rows = torch.cat([root.T @ allowed, torch.ones(1, allowed.shape[1], dtype=root.dtype)]).numpy()
-    found, _ = nnls(rows, [*[0.0] * count, 1.0])
-    return allowed @ torch.from_numpy(found / found.sum())
+    beta, _ = nnls(rows, [*[0.0] * count, 1.0])
+    return allowed @ torch.from_numpy(beta / beta.sum())
 
 
 @lru_cache(maxsize=64)

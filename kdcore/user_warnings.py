@@ -11,51 +11,52 @@ from contextvars import ContextVar
 from types import FrameType
 
 _LIBRARIES = {"lightning", "lightning_fabric", "pandas", "pluggy", "pydantic", "torch", "typer", *sys.stdlib_module_names}
-"""Packages whose frames may lie between kdcore's and those of its user."""
+"""Packages whose frames may be between those of kdcore and the user's."""
 
-_Found = dict[str, tuple[str, type[Warning], int]]
-"""Kind of warning → the first message, its category, and how often it came."""
+_Counts = dict[str, tuple[str, type[Warning], int]]
+"""Kind of warning → the first message, its category, and the number of occurrences."""
 
-_collected: ContextVar[_Found | None] = ContextVar("collected", default=None)
+_collected: ContextVar[_Counts | None] = ContextVar("collected", default=None)
 
 
 def warn(message: str, category: type[Warning] = UserWarning, kind: str = "") -> None:
-    """Warn at the innermost line that is neither kdcore's, nor of a plugin that comes with it, nor of a library that it uses.
+    """Warn at the innermost line of code that is not part of kdcore, of a shipped plugin, or of a library that kdcore uses.
 
     Args:
-        message: What to say.
+        message: The message.
         category: Class of the warning.
-        kind: What warnings have in common that `counted` gives once; by default the message.
+        kind: Kind of the warning, which `counted` reports once; by default the message.
     """
-    found = _collected.get()
-    if found is None:
+    counts = _collected.get()
+    if counts is None:
         frame = _users_frame()
         name, registry = frame.f_globals.get("__name__", "sys"), frame.f_globals.setdefault("__warningregistry__", {})
         warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, name, registry)
         return
-    first, _, count = found.get(kind or message, (message, category, 0))
-    found[kind or message] = (first, category, count + 1)
+    kind = kind or message
+    first, _, count = counts.get(kind, (message, category, 0))
+    counts[kind] = (first, category, count + 1)
 
 
 @contextmanager
 def counted(things: str) -> Iterator[None]:
-    """Give each kind of warning that comes within this context once, when it ends, with how often it came.
+    """Collect the warnings in this context, and report each kind once at its end, with the number of occurrences.
 
     Args:
-        things: What one warning is about, in the plural, such as ``recordings``.
+        things: What a warning is about, in the plural, such as ``recordings``.
     """
-    found: _Found = {}
-    token = _collected.set(found)
+    counts: _Counts = {}
+    token = _collected.set(counts)
     try:
         yield
     finally:
         _collected.reset(token)
-        for message, category, count in found.values():
+        for message, category, count in counts.values():
             warn(f"{message} ({count} {things})" if count > 1 else message, category)
 
 
 def _users_frame() -> FrameType:
-    """The innermost frame of the user's; the outermost one if there is none."""
+    """Return the innermost frame of the user's code, or the outermost frame if there is none."""
     frame = inspect.currentframe()
     assert frame is not None
     while frame.f_back is not None:

@@ -33,14 +33,14 @@ def show_cache(context: typer.Context) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from kdcore.cli.tables import output, show_table, size_text
+    from kdcore.cli.tables import output_console, show_table, size_text
 
     table = Table("kind", "content", "entries", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     by_kind = _entries()
     for kind, entries in by_kind.items():
         table.add_row(kind, KINDS[kind], str(len(entries)), size_text(_size(entries)))
     print(cache_folder())
-    show_table(output(), table)
+    show_table(output_console(), table)
     print(f"{size_text(sum(map(_size, by_kind.values())))} in total; to delete it, run: kdcore cache clear [KIND]…")
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdcore.cli.tables import SafeConsole, output, show_table
+from kdcore.cli.tables import SafeConsole, output_console, show_table
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.callbacks import RunListener
@@ -114,7 +114,7 @@ def stderr() -> Console:
 
 def show_result(result: Result) -> None:
     """Print the table of results, whether distillation helped, where the report is, and what to do next."""
-    console, summary = output(), result.summary
+    console, summary = output_console(), result.summary
     for note in summary.notes:
         _line(console, "note", note)
     show_table(console, result_table(summary))
@@ -179,7 +179,7 @@ def _with_more_seeds(summary: Summary) -> str:
 
 def show_profile(result: Result) -> None:
     """Print the time spent in each phase of a run, and the paths of the step traces."""
-    console, total = output(), sum(result.phases.values())
+    console, total = output_console(), sum(result.phases.values())
     times = Table("phase", Column("seconds", justify="right"), Column("share", justify="right"), title="Time by phase")
     for phase, seconds in result.phases.items():
         times.add_row(phase, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %")
@@ -197,7 +197,7 @@ def _line(console: Console, label: str, text: str) -> None:
 
 def show_preflight(result: Preflight) -> None:
     """Print the result of a dry run."""
-    console = output()
+    console = output_console()
     members = Table("participant", "input", "parameters", "taps", title="Participants")
     for name, shape in result.inputs.items():
         taps = ", ".join(f"{tap} {features}" for tap, features in result.features[name].items())

@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from kdcore import __version__
-from kdcore.cli import cache, data, models, plugins, recipes, run, runs
+from kdcore.cli import cache, models, plugins, recipes, run, runs
 from kdcore.cli.predict import predict
 from kdcore.cli.sections import COMPONENTS, DATA, DEPLOYMENT, RESULTS, TRAINING, SectionedGroup
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
@@ -34,7 +34,8 @@ app.command(epilog=f"{run.EXAMPLES}\n\n{PLUGIN_FILES}", rich_help_panel=TRAINING
 for command, section in {run.resume: TRAINING, run.validate: TRAINING, run.evaluate: RESULTS, run.outputs: RESULTS}.items():
     app.command(epilog=PLUGIN_FILES, rich_help_panel=section)(command)
 app.command(rich_help_panel=DEPLOYMENT)(predict)
-app.add_typer(data.app, name="data", rich_help_panel=DATA)
+data_group = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Inspect recordings before training on them.")
+app.add_typer(data_group, name="data", rich_help_panel=DATA)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=TRAINING)
 app.add_typer(models.app, name="models", rich_help_panel=DEPLOYMENT)
 app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)

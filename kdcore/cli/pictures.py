@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.drawing import Drawing
 
 
-def refuse_path(option: str, path: Path | None) -> None:
+def refuse_page_path(option: str, path: Path | None) -> None:
     """Check the output path of an HTML page before any data is read.
 
     Raises:
@@ -24,7 +24,7 @@ def refuse_path(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: folder {str(path.parent)!r} does not exist")
 
 
-def draw(title: str, drawings: Sequence[Drawing], path: Path) -> Path:
+def write_drawings(title: str, drawings: Sequence[Drawing], path: Path) -> Path:
     """Write an HTML page with plots of recordings and return its path.
 
     Raises:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdcore.plugin.manager import PluginManager
 
 SHIPPED = {
+    "data check": "inspect",
     "data new": "datasets",
     "compare": "compare",
     "compare-methods": "compare",
@@ -83,7 +84,7 @@ def describe(
     from rich.table import Table
     from rich.text import Text
 
-    from kdcore.cli.tables import output, show_table
+    from kdcore.cli.tables import output_console, show_table
     from kdcore.plugin.docstring import joined_lines, without_sections
     from kdcore.plugin.manager import plugin_manager
     from kdcore.plugin.markup import plain
@@ -94,7 +95,7 @@ def describe(
     entries = [entry for entry in registry.entries() if entry.name == short_name and (not slash or entry.plugin == plugin)]
     if not entries:
         raise UnknownComponentError(_unknown(name, {entry.name for entry in registry.entries()}))
-    console = output()
+    console = output_console()
     for entry in entries:
         description = described(entry)
         console.print(f"{description.kind.replace('_', ' ')} {description.name}", style="bold", highlight=False)
@@ -166,7 +167,7 @@ def _show_plugins(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from kdcore.cli.tables import output, show_table
+    from kdcore.cli.tables import output_console, show_table
     from kdcore.plugin.hookspecs import API_VERSION
 
     table = Table("plugin", "package", "api", "provides", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -179,7 +180,7 @@ def _show_plugins(rows: list[dict[str, Any]]) -> None:
             Text(f"not in use: {row['failure']}", "red") if row["failure"] else Text(provided),
         )
     print(f"Plugins (plugin API version {API_VERSION})")
-    show_table(output(), table)
+    show_table(output_console(), table)
 
 
 def command_names(app: Any) -> set[str]:

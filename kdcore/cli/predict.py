@@ -60,13 +60,13 @@ def predict(
 
     With --model, classify them with a model that comes with kdcore.
     """
-    from kdcore.cli.pictures import draw, refuse_path
+    from kdcore.cli.pictures import refuse_page_path, write_drawings
     from kdcore.deploy.plain_tables import DECIMAL_MARKS
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
     from kdcore.user_warnings import counted
 
-    refuse_path("--plot", plot)
+    refuse_page_path("--plot", plot)
     if decimal not in DECIMAL_MARKS:
         raise UsageError(f"--decimal is '.' or ',', not {decimal!r}")
     files = [*([student] if model else []), *(files or [])]
@@ -85,7 +85,7 @@ def predict(
             predictions = list(predictions)
         write_predictions(predictions, output, top or 3)
     if plot:
-        print(draw("Predictions over time", drawings(predictor, list(predictions)), plot), file=sys.stderr)
+        print(write_drawings("Predictions over time", drawings(predictor, list(predictions)), plot), file=sys.stderr)
 
 
 def _refuse_files(student: str, files: list[str], dataset: str, plot: Path | None) -> None:

@@ -32,7 +32,7 @@ def list_runs(context: typer.Context) -> None:
     from rich.table import Table
 
     from kdcore.cli.cache import size_of
-    from kdcore.cli.tables import output, show_table, size_text
+    from kdcore.cli.tables import output_console, show_table, size_text
 
     root = runs_folder()
     candidates = [each for each in root.iterdir() if (each / "recipe.yaml").exists()] if root.is_dir() else []
@@ -49,7 +49,7 @@ def list_runs(context: typer.Context) -> None:
             _gain(folder),
             size_text(size_of(folder)),
         )
-    console = output()
+    console = output_console()
     show_table(console, table)
     gain = (
         "gain: accuracy of the distilled student minus the baseline, in points, with its 95 % interval; other metrics are named"

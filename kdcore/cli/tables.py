@@ -22,7 +22,7 @@ WIDE = 1000
 """Width in characters at which contents are measured, so that no line is wrapped."""
 
 
-def output() -> Console:
+def output_console() -> Console:
     """Return a console for standard output. Its width is `PIPED` if ``COLUMNS`` is 0, or unset without a terminal."""
     columns = os.environ.get("COLUMNS", "")
     has_width = int(columns) > 0 if columns.isdigit() else sys.stdout.isatty()  # with 0 columns, rich prints nothing

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -42,15 +43,15 @@ class Batch:
         """Keys of the samples, in order."""
         return tuple(self.table[row] for row in self.rows.tolist())
 
-    def with_labels(self, labels: Tensor | None) -> Batch:
+    def with_labels(self, labels: Tensor | None) -> Self:
         """The same samples with other labels."""
-        return replace(self, labels=labels)
+        return self._changed(labels=labels)
 
-    def with_weights(self, weights: Tensor | None) -> Batch:
+    def with_weights(self, weights: Tensor | None) -> Self:
         """The same samples with other weights."""
-        return replace(self, weights=weights)
+        return self._changed(weights=weights)
 
-    def select(self, index: Tensor) -> Batch:
+    def select(self, index: Tensor) -> Self:
         """Select samples of the batch.
 
         Args:
@@ -61,7 +62,16 @@ class Batch:
             for name, signal in self.signals.items()
         }
         labels, weights = (None if each is None else each[index] for each in (self.labels, self.weights))
-        return Batch(self.rows[index], signals, labels, self.table, weights)
+        return self._changed(signals=signals, labels=labels, weights=weights, **self._identity_of(index))
+
+    def _identity_of(self, index: Tensor) -> dict[str, Any]:
+        """The attributes that identify the samples at `index`."""
+        return {"rows": self.rows[index]}
+
+    def _changed(self, **attributes: Any) -> Self:
+        batch = copy(self)
+        batch.__dict__.update(attributes)  # frozen for everyone else
+        return batch
 
 
 class AnonymousBatch(Batch):
@@ -83,9 +93,7 @@ class AnonymousBatch(Batch):
         labels: Tensor | None,
         weights: Tensor | None = None,
     ):
-        told = {"_size": size, "signals": signals, "labels": labels, "table": (), "weights": weights}
-        for name, value in told.items():
-            object.__setattr__(self, name, value)
+        self.__dict__.update(_size=size, signals=signals, labels=labels, table=(), weights=weights)
 
     @property
     def rows(self) -> Tensor:  # type: ignore[override]
@@ -97,24 +105,10 @@ class AnonymousBatch(Batch):
         raise DataError(f"this loss remembers samples, and {self.why}")
 
     def __len__(self) -> int:
-        return self._size  # type: ignore[attr-defined]
+        return self.__dict__["_size"]
 
-    def with_labels(self, labels: Tensor | None) -> AnonymousBatch:
-        """The same samples with other labels."""
-        return type(self)(len(self), self.signals, labels, self.weights)
-
-    def with_weights(self, weights: Tensor | None) -> AnonymousBatch:
-        """The same samples with other weights."""
-        return type(self)(len(self), self.signals, self.labels, weights)
-
-    def select(self, index: Tensor) -> AnonymousBatch:
-        """Select samples of the batch."""
-        signals = {
-            name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
-            for name, signal in self.signals.items()
-        }
-        labels, weights = (None if each is None else each[index] for each in (self.labels, self.weights))
-        return type(self)(len(index), signals, labels, weights)
+    def _identity_of(self, index: Tensor) -> dict[str, Any]:
+        return {"_size": len(index)}
 
 
 class MixedBatch(AnonymousBatch):
@@ -175,12 +169,14 @@ class Outputs:
         """
         count = len(self.logits)
 
-        def chosen(value: Tensor) -> Tensor:
-            if len(value) in (1, count):
-                return value if len(value) == 1 != count else value[index]
+        def selected(value: Tensor) -> Tensor:
+            if len(value) == count:
+                return value[index]
+            if len(value) == 1:
+                return value
             return value.unflatten(0, (count, -1))[index].flatten(0, 1)  # (B·S, …): S rows per sample, such as a clip's frames
 
-        features = {tap: chosen(value) for tap, value in self.features.items()}
+        features = {tap: selected(value) for tap, value in self.features.items()}
         ablated = self.ablated
         if ablated is not None and len(ablated.logits) == count:
             ablated = ablated.select(index)
@@ -192,11 +188,11 @@ class Outputs:
         Args:
             classes: (k,) int64 class indices.
         """
-        return Outputs(
-            self.logits[:, classes],
-            self.features,
-            self.ablated and self.ablated.of_classes(classes),
-            self.classifier and self.classifier.of_classes(classes),
+        return replace(
+            self,
+            logits=self.logits[:, classes],
+            ablated=self.ablated and self.ablated.of_classes(classes),
+            classifier=self.classifier and self.classifier.of_classes(classes),
         )
 
     def detach(self) -> Outputs:
@@ -204,8 +200,8 @@ class Outputs:
         return Outputs(
             self.logits.detach(),
             {tap: value.detach() for tap, value in self.features.items()},
-            self.ablated.detach() if self.ablated else None,
-            self.classifier.detach() if self.classifier else None,
+            self.ablated and self.ablated.detach(),
+            self.classifier and self.classifier.detach(),
         )
 
 
@@ -321,15 +317,12 @@ class LossContext:
         Args:
             index: (b,) int64, indices in the batch.
         """
-        return LossContext(
-            self.student.select(index),
-            {name: outputs.select(index) for name, outputs in self.teachers.items()},
-            self.batch.select(index),
-            {name: outputs.select(index) for name, outputs in self.peers.items()},
-            self.class_embeddings,
-            self.progress,
-            self.networks,
-            self.logged,
+        return replace(
+            self,
+            student=self.student.select(index),
+            teachers={name: outputs.select(index) for name, outputs in self.teachers.items()},
+            peers={name: outputs.select(index) for name, outputs in self.peers.items()},
+            batch=self.batch.select(index),
         )
 
     def of_classes(self, classes: Tensor) -> LossContext:

@@ -137,12 +137,12 @@ class Participant(nn.Module):
 
         hooks = [each.register_forward_hook(record) for each in self.encoder.modules() if isinstance(each, nn.Linear)]
         try:
-            found = self.encoder(self.input(signal))
+            logits = self.encoder(self.input(signal))
         finally:
             for hook in hooks:
                 hook.remove()
             self._features = {}
-        self.last_layer = [layer for layer, output in outputs if output is found and isinstance(layer, nn.Linear)]
+        self.last_layer = [layer for layer, output in outputs if output is logits and isinstance(layer, nn.Linear)]
         return self.last_layer[0] if self.last_layer else None
 
     def _recorder(self, tap: str) -> Callable[[nn.Module, Any, Any], None]:

@@ -104,8 +104,8 @@ class DistillationLoss(nn.Module):
         """Move or cast parameters and buffers, but never below float32."""
 
         def applied(x: Tensor) -> Tensor:
-            found = fn(x)
-            return x.to(found.device) if full_precision(found) is not found and found.is_floating_point() else found
+            y = fn(x)
+            return x.to(y.device) if full_precision(y) is not y and y.is_floating_point() else y
 
         return super()._apply(applied, recurse)
 

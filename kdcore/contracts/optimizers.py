@@ -35,15 +35,15 @@ _UNFIT = {
 def problem_with(options: Mapping[str, Any]) -> str:
     """Return what is wrong with an optimizer's name and options, or an empty string."""
     try:
-        asked, torch_version = json.dumps(options, sort_keys=True), _torch_version()
+        question, torch_version = json.dumps(options, sort_keys=True), _torch_version()
     except (TypeError, ValueError, PackageNotFoundError):
         return _problem_with(options)
     answers = _answers(cache_folder())
-    found = answers.get(asked)
-    if not isinstance(found, str):
-        found = _problem_with(options)
-        answers.put(asked, found, torch_version)
-    return found
+    problem = answers.get(question)
+    if not isinstance(problem, str):
+        problem = _problem_with(options)
+        answers.put(question, problem, torch_version)
+    return problem
 
 
 @cache

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.target import EVERY_TARGET, TargetKind
@@ -33,6 +33,11 @@ class Splits:
     def split_of(self) -> dict[SampleKey, str]:
         """Sample → its split."""
         return {sample.key: split for split, members in self.samples.items() for sample in members}
+
+    def without(self, left_out: Container[SampleKey]) -> Splits:
+        """Return the splits without some of their samples."""
+        kept = {split: tuple(each for each in members if each.key not in left_out) for split, members in self.samples.items()}
+        return replace(self, samples=kept)
 
 
 class Protocol(ABC):

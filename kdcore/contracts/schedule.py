@@ -71,19 +71,19 @@ class Graph:
 
     def reaches(self, name: str) -> set[str]:
         """Direct and indirect sources of `name`, including itself if it is part of a cycle."""
-        found: set[str] = set()
+        reached: set[str] = set()
         waiting = list(self.nodes[name].sources)
         while waiting:
             source = waiting.pop()
-            if source not in found:
-                found.add(source)
+            if source not in reached:
+                reached.add(source)
                 waiting += self.nodes[source].sources
-        return found
+        return reached
 
     def circle(self, name: str) -> tuple[str, ...]:
         """The strongly connected component of `name`: participants that learn from each other, directly or indirectly."""
-        mine = self.reaches(name)
-        return tuple(other for other in self.nodes if other == name or (other in mine and name in self.reaches(other)))
+        sources = self.reaches(name)
+        return tuple(other for other in self.nodes if other == name or (other in sources and name in self.reaches(other)))
 
     def groups(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
         """Groups of participants that must train together, in an order that puts sources first.
@@ -96,8 +96,8 @@ class Graph:
         Raises:
             ValueError: If teachers of one fusion learn from each other in turn.
         """
-        wanted = [name for name in (self.nodes if names is None else names) if self.nodes[name].trains]
-        group_of = {name: self.fused if name in self.fused else self.circle(name) for name in wanted}
+        trained = [name for name in (self.nodes if names is None else names) if self.nodes[name].trains]
+        group_of = {name: self.fused if name in self.fused else self.circle(name) for name in trained}
         waiting = list(dict.fromkeys(group_of.values()))
         needs = {group: {source for name in group for source in self.reaches(name)} - set(group) for group in waiting}
         done: list[tuple[str, ...]] = []

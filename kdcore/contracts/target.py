@@ -63,10 +63,9 @@ class Target:
     def metric(self, name: str) -> Metric:
         """The metric with the name `name`, such as ``mae`` or ``mae/heart rate``, in the unit of these targets."""
         base, _, of = name.partition("/")
-        found = METRICS[base]
-        if not found.in_units:
-            return Metric(name, f"{found.title} of {of}" if of else found.title, found.unit, found.higher_is_better)
-        return Metric(name, f"{found.title} of {of}" if of else found.title, self.unit or "", found.higher_is_better)
+        metric = METRICS[base]
+        title = f"{metric.title} of {of}" if of else metric.title
+        return Metric(name, title, (self.unit or "") if metric.in_units else metric.unit, metric.higher_is_better)
 
     def labels_of(self, answer: Sequence[float], names: Sequence[str]) -> list[str]:
         """Names of a sample's labels.
@@ -188,14 +187,14 @@ def read_target(written: Any) -> Target:
     if written is None:
         return Target()
     try:
-        held: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in dict(written).items()}
-        found = Target(**held)
-        numbers = [float(each) for each in (*found.mean, *found.std)]
+        fields: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in dict(written).items()}
+        target = Target(**fields)
+        numbers = [float(each) for each in (*target.mean, *target.std)]
     except TypeError as error:
         raise ValueError(str(error)) from error
-    if not all(map(math.isfinite, numbers)) or any(each <= 0 for each in found.std) or len(found.mean) != len(found.std):
+    if not all(map(math.isfinite, numbers)) or any(each <= 0 for each in target.std) or len(target.mean) != len(target.std):
         raise ValueError("mean and std must be finite numbers, as many of each, and std greater than 0")
-    return found
+    return target
 
 
 def known(labels: Any) -> Any:

@@ -57,9 +57,9 @@ def rounded_rate(rate: float, resolution: float) -> float:
         resolution: Resolution of the time stamps in seconds.
     """
     for digits in range(6):
-        found = round(rate, digits)
-        if found > 0 and abs(1 / found - 1 / rate) <= resolution:
-            return found
+        rounded = round(rate, digits)
+        if rounded > 0 and abs(1 / rounded - 1 / rate) <= resolution:
+            return rounded
     return round(rate, 6)
 
 

@@ -11,18 +11,19 @@ from kdcore.contracts.target import Target
 from kdcore.errors import DataError
 from kdcore.suggestions import did_you_mean
 
-Answer = int | tuple[float, ...] | None
-"""A class index, or the numbers of another target; None where nothing is known."""
 
-
-class Answers:
-    """Labels or values, of whatever kind they are.
+class ArrayTargets:
+    """The labels or values of a `kdcore.ArrayDataset`, whose arguments these are.
 
     Args:
-        labels: As `kdcore.ArrayDataset` takes them.
-        values: Likewise.
-        units: Likewise.
-        classes: Likewise.
+        labels: Labels, or None.
+        values: Regression targets, or None.
+        units: Value → its unit.
+        classes: Class names in order, or None.
+
+    Attributes:
+        given: Argument → the labels or values in it, in one of the forms that have an entry per sample.
+        target: Kind of the labels.
 
     Raises:
         DataError: If there are both labels and values, or units without values.
@@ -56,19 +57,19 @@ class Answers:
             return np.array([list(table[name]) for name in self.classes], dtype=object).T
         return table.astype(object).where(table.notna(), None).iloc[:, [names.index(name) for name in self.classes]]
 
-    def read(self, found: Mapping[str, list[Any] | None], count: int) -> tuple[tuple[str, ...], list[Any]]:
-        """Names of the classes, labels or values, and the answer of each sample.
+    def read(self, lists: Mapping[str, list[Any] | None], count: int) -> tuple[tuple[str, ...], list[Any]]:
+        """Return the names of the classes, labels or values, and the class index or numbers of each sample.
 
         Args:
-            found: As `given`, one value per sample.
+            lists: Like `given`, as lists with one entry per sample.
             count: Number of samples.
 
         Raises:
             DataError: If a label or value is unfit.
         """
         if self.target.kind == "values":
-            return self.names, self._values(found)
-        labels = found["labels"] or [None] * count
+            return self.names, self._values(lists)
+        labels = lists["labels"] or [None] * count
         return self._several(labels) if self.several else _labelled(labels, self.classes)
 
     def _value_names(self, values: Any) -> tuple[str, ...]:
@@ -91,8 +92,8 @@ class Answers:
                 raise DataError(f"units: that of {name!r} must be text, not {unit!r}")
         return tuple(units.get(name, "") for name in self.names) if units else ()
 
-    def _values(self, found: Mapping[str, list[Any] | None]) -> list[tuple[float, ...] | None]:
-        columns = [each or [] for each in found.values()]
+    def _values(self, lists: Mapping[str, list[Any] | None]) -> list[tuple[float, ...] | None]:
+        columns = [each or [] for each in lists.values()]
         rows = [tuple(row) for row in zip(*columns, strict=True)]
         if len(columns) == 1 and rows and isinstance(rows[0][0], list):
             rows = [tuple(row[0]) for row in rows]
@@ -117,12 +118,12 @@ class Answers:
             return tuple(names), [None if each is None else tuple(float(name in each) for name in names) for each in sets]
         width = max(len(row) for row in rows if row is not None)
         names = self.classes or tuple(f"label {n}" for n in range(1, width + 1))
-        found = [None if row is None else self._row(row, number, "labels") for number, row in enumerate(rows)]
-        for number, row in enumerate(found):
+        numbers = [None if row is None else self._row(row, number, "labels") for number, row in enumerate(rows)]
+        for number, row in enumerate(numbers):
             if row is not None and (len(row) != len(names) or not {each for each in row if each == each} <= {0.0, 1.0}):
                 what = f"must have {len(names)} numbers, each 0 or 1, or NaN where it is not known"
                 raise DataError(f"labels: sample {number} {what}, not {list(row)!r}")
-        return tuple(names), found
+        return tuple(names), numbers
 
 
 def as_text(value: Any) -> str:

@@ -14,14 +14,14 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey, wrong_weight
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import conversion, misread_time, rounded_rate, same_rate
-from kdcore.data.array_targets import Answers, as_text
+from kdcore.data.array_targets import ArrayTargets, as_text
 from kdcore.data.sample_tables import is_table, one_for_each, plain_values, recordings_of_table, values_of_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.suggestions import did_you_mean, or_meant
 
 _KEPT = (np.uint8, np.uint16)
-"""Whole numbers that stay as they are, as pictures have them; others become float32."""
+"""Integer types of images, which stay as they are; others become float32."""
 
 _SPEC = tuple(field.name for field in fields(Modality) if field.name != "name")
 _CONDITIONS = ("view", "scene", "session")
@@ -97,33 +97,33 @@ class ArrayDataset(Dataset):
             raise DataError("signals maps each modality to its recordings, e.g. signals={'accelerometer': (array, 50.0)}")
         for name in set(modalities or ()) - set(signals):
             raise DataError(f"modalities describes {name!r}, for which there are no signals{or_meant(name, signals)}")
-        specs: dict[str, Modality] = {}
-        answers = Answers(labels, values, units, classes)
-        told = {"subjects": subjects, "trials": trials, "weights": weights, **answers.given, **(keys or {})}
-        per_sample = _PerSample(signals, sample, told)
+        targets = ArrayTargets(labels, values, units, classes)
+        given = {"subjects": subjects, "trials": trials, "weights": weights, **targets.given, **(keys or {})}
+        per_sample = _PerSample(signals, sample, given)
         count = _positions(signals)
-        found: dict[str, dict[Hashable, Signal]] = {}
+        recorded: dict[str, dict[Hashable, Signal]] = {}
+        specs: dict[str, Modality] = {}
         notes: list[str] = []
-        for name, given in signals.items():
-            spec, factor, converted = _spec(name, (modalities or {}).get(name))
-            recordings = _Recordings(name, given, spec, factor, converted, per_sample.names, sample)
-            found[name], specs[name] = recordings.by_sample, recordings.spec
+        for name, arrays in signals.items():
+            recordings = _Recordings(name, arrays, *_spec(name, (modalities or {}).get(name)), per_sample.columns, sample)
+            recorded[name], specs[name] = recordings.by_sample, recordings.spec
             if recordings.unit:
                 notes.append(f"{name}: sampled at an implausible rate{recordings.unit}; times are in seconds")
         self.modalities, self.notes = specs, notes
-        ids = list(dict.fromkeys([*range(count), *(each for recorded in found.values() for each in recorded)]))
-        self.classes, targets = answers.read({name: per_sample.of(name, ids) for name in answers.given}, len(ids))
-        self.target, self.weighted = answers.target, weights is not None
-        self._samples = self._joined(ids, found, per_sample, targets, [*(keys or ())])
+        ids = list(dict.fromkeys([*range(count), *(each for by_sample in recorded.values() for each in by_sample)]))
+        self.classes, answers = targets.read({name: per_sample.of(name, ids) for name in targets.given}, len(ids))
+        self.target, self.weighted = targets.target, weights is not None
+        self._samples = self._joined(ids, recorded, per_sample, answers, [*(keys or ())])
 
     def _joined(
         self,
         ids: Sequence[Hashable],
-        found: Mapping[str, Mapping[Hashable, Signal]],
+        recorded: Mapping[str, Mapping[Hashable, Signal]],
         per_sample: _PerSample,
-        targets: Sequence[Any],
+        answers: Sequence[Any],
         conditions: Sequence[str],
     ) -> list[Sample]:
+        """Join the recordings of each sample. `answers` are class indices, or the numbers of other targets."""
         for name in set(conditions) - set(_CONDITIONS):
             raise DataError(f"keys: there is no {name!r} ({did_you_mean(name, _CONDITIONS)})")
         subjects, trials, weights = (per_sample.of(name, ids) for name in ("subjects", "trials", "weights"))
@@ -131,16 +131,16 @@ class ArrayDataset(Dataset):
         counts: Counter[tuple[str, ...]] = Counter()
         samples: dict[SampleKey, Sample] = {}
         for row, each in enumerate(ids):
-            answer, weight = targets[row], 1.0 if weights is None else _weight(weights[row], each)
+            answer, weight = answers[row], 1.0 if weights is None else _weight(weights[row], each)
             action = self.target.action_of(answer, self.classes)
             subject = "1" if subjects is None else _text(subjects[row], "subjects", each)
-            told = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
-            counts[subject, action, *told.values()] += 1
-            trial = str(counts[subject, action, *told.values()]) if trials is None else _text(trials[row], "trials", each)
-            key = replace(SampleKey(subject, action, trial), **told)  # type: ignore[arg-type]
+            condition = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
+            counts[subject, action, *condition.values()] += 1
+            trial = str(counts[subject, action, *condition.values()]) if trials is None else _text(trials[row], "trials", each)
+            key = SampleKey(subject, action, trial, **condition)  # type: ignore[arg-type]
             if key in samples:
                 raise DataError(f"two samples are {key}: give each its own trial, or omit trials")
-            sources = {name: signals[each] for name, signals in found.items() if each in signals}
+            sources = {name: signals[each] for name, signals in recorded.items() if each in signals}
             label, numbers = (answer, None) if self.target.is_classes else (None, answer)
             samples[key] = Sample(key, label, sources, numbers, weight)
         return list(samples.values())
@@ -160,29 +160,27 @@ class ArrayDataset(Dataset):
 
     def __repr__(self) -> str:
         subjects = len({sample.key.subject for sample in self._samples})
-        recorded = ", ".join(
+        signals = ", ".join(
             name if spec.rate is None else f"{name} at {spec.rate:g} Hz" for name, spec in self.modalities.items()
         )
+        names = self.target.kind if len(self.classes) != 1 or self.target.is_classes else self.target.kind.removesuffix("s")
         people = f"{subjects} subject{'s' if subjects > 1 else ''}"
-        return f"ArrayDataset({len(self)} samples, {len(self.classes)} {self._called()}, {people}; {recorded})"
-
-    def _called(self) -> str:
-        return self.target.kind if len(self.classes) != 1 or self.target.is_classes else self.target.kind.removesuffix("s")
+        return f"ArrayDataset({len(self)} samples, {len(self.classes)} {names}, {people}; {signals})"
 
 
 class _PerSample:
-    """Labels and whatever else is said once per sample, by position, by sample, or in a column of the tables."""
+    """Labels, subjects and other values of each sample, given by position, by sample, or as the name of a column."""
 
     def __init__(self, signals: Mapping[str, Any], sample: str, given: Mapping[str, Any]):
         self.given, self.sample = dict(given), sample
         self.tables = [table for each in signals.values() if is_table(table := _unpaired(each)[0])]
-        self.names = {value for value in given.values() if isinstance(value, str)}
-        if self.names and not self.tables:
+        self.columns = {value for value in given.values() if isinstance(value, str)}
+        if self.columns and not self.tables:
             name = next(key for key, value in given.items() if isinstance(value, str))
             raise DataError(f"{name}={given[name]!r} names a column, but no signals are a table: give one value per sample")
 
     def of(self, name: str, ids: Sequence[Hashable]) -> list[Any] | None:
-        """One value for each of `ids`; None if nothing was said."""
+        """Return one value for each of `ids`; None if none are given."""
         given: Any = self.given[name]
         if given is None:
             return None
@@ -210,10 +208,19 @@ class _PerSample:
 
 
 class _Recordings:
-    """The recordings of one modality, by sample."""
+    """The recordings of one modality, by sample.
 
-    def __init__(self, name: str, given: Any, spec: Modality, factor: float, converted: bool, columns: set[str], sample: str):
-        self.name, self.spec, self.factor, self.converted = name, spec, factor, converted
+    Args:
+        name: Name of the modality.
+        given: Recordings, as `ArrayDataset` takes them.
+        spec: Specification of the modality.
+        factor: Factor from the unit of the recordings to that of `spec`.
+        columns: Columns of data frames that hold labels and other values of samples.
+        sample: Column of data frames with the sample's name.
+    """
+
+    def __init__(self, name: str, given: Any, spec: Modality, factor: float, columns: set[str], sample: str):
+        self.name, self.spec, self.factor = name, spec, factor
         given, rate = _unpaired(given)
         if rate is not None and not (np.isfinite(rate) and rate > 0):
             raise DataError(f"{name}: the rate must be greater than 0 samples per second, not {rate:g}")
@@ -230,7 +237,7 @@ class _Recordings:
             self.by_sample = {
                 number: self._signal(number, each) for number, each in enumerate(self._listed(given)) if each is not None
             }
-        self._settle()
+        self._complete_spec()
 
     def _listed(self, given: Any) -> Iterable[Any]:
         if isinstance(given, list) or (isinstance(given, np.ndarray) and given.dtype == object):
@@ -283,54 +290,53 @@ class _Recordings:
             raise DataError(f"{where}: {len(self.spec.channels)} channels ({named}) are expected, but there are {channels}")
         if values.dtype.kind in "iub" and values.dtype not in _KEPT:
             values = values.astype(np.float32)
-        return (values * self.factor).astype(np.float32) if self.converted else values
+        return values if self.factor == 1 else (values * self.factor).astype(np.float32)
 
-    def _settle(self) -> None:
-        """Refuse recordings of different channels or joints, and note what all of them have."""
+    def _complete_spec(self) -> None:
+        """Refuse recordings with different channels, joints or persons, and add their common rate and persons to the spec."""
         if not self.by_sample:
             raise DataError(f"{self.name}: there is no recording")
-        first, sizes = next(iter(self.by_sample.items()))
+        first, shape = next((sample, signal.values.shape) for sample, signal in self.by_sample.items())
         fixed = [index for index, axis in enumerate(self.spec.axes) if axis in ("channel", "joint", "person")]
         for sample, signal in self.by_sample.items():
-            if [signal.values.shape[index] for index in fixed] != [sizes.values.shape[index] for index in fixed]:
+            if any(signal.values.shape[index] != shape[index] for index in fixed):
                 raise DataError(
-                    f"{self.name}: samples {first!r} and {sample!r} differ in shape, {sizes.values.shape} and "
-                    f"{signal.values.shape}; only the time may differ"
+                    f"{self.name}: samples {first!r} and {sample!r} differ in shape, {shape} and {signal.values.shape}; "
+                    "only the time may differ"
                 )
         rates = {signal.rate for signal in self.by_sample.values()}
-        persons = sizes.values.shape[-1] if self.spec.axes[-1] == "person" else None
+        persons = shape[-1] if self.spec.axes[-1] == "person" else None
         self.spec = replace(self.spec, rate=rates.pop() if len(rates) == 1 else None, persons=persons or self.spec.persons)
 
 
-def _spec(name: str, told: Modality | Mapping[str, Any] | None) -> tuple[Modality, float, bool]:
-    """The modality, the factor to its unit, and True if values are converted."""
-    if isinstance(told, Modality):
-        return replace(told, name=name), 1.0, False
-    told = dict(told or {})
-    like = told.pop("like", name)
+def _spec(name: str, given: Modality | Mapping[str, Any] | None) -> tuple[Modality, float]:
+    """Return the specification of a modality, and the factor from the given unit to its unit."""
+    if isinstance(given, Modality):
+        return replace(given, name=name), 1.0
+    given = dict(given or {})
+    like = given.pop("like", name)
     registry = plugin_manager().registry
     claims = registry.claims("modality", like)
     if not claims and like != name:
         known = sorted({entry.name for entry in registry.entries("modality")})
         raise DataError(f"modalities: {name!r} is like {like!r}, which is not registered ({did_you_mean(like, known)})")
-    for key in set(told) - set(_SPEC):
+    for key in set(given) - set(_SPEC):
         raise DataError(f"modalities: {name!r} has no property {key!r} ({did_you_mean(key, [*_SPEC, 'like'])})")
-    told = {key: tuple(each) if isinstance(each, list) else each for key, each in told.items()}
+    properties: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in given.items()}
     base = replace(claims[0].load(), name=name) if claims else None
     factor = 1.0
-    if base and base.units and told.get("units", base.units) != base.units:
+    if base and base.units and properties.get("units", base.units) != base.units:
         try:
-            factor = conversion(told.pop("units"), base.units)
+            factor = conversion(properties.pop("units"), base.units)
         except ValueError as error:
             raise DataError(f"modalities: {name!r}: {error}") from error
-    axes = told.get("axes", base.axes if base else ("time", "channel"))
-    usual = (*axes[1:], axes[0]) if axes == ("time", "channel") else tuple(axes)
-    layout = told.get("layout", base.layout if base and base.axes == axes else usual)
+    axes = properties.get("axes", base.axes if base else ("time", "channel"))
+    usual = ("channel", "time") if axes == ("time", "channel") else tuple(axes)
+    layout = properties.get("layout", base.layout if base and base.axes == axes else usual)
     try:
-        spec = replace(base or Modality(name, axes, layout, ""), **{**told, "axes": axes, "layout": layout})
+        return replace(base or Modality(name, axes, layout, ""), **{**properties, "axes": axes, "layout": layout}), factor
     except (ValueError, TypeError) as error:
         raise DataError(f"modalities: {error}") from error
-    return spec, factor, factor != 1.0
 
 
 def _positions(signals: Mapping[str, Any]) -> int:
@@ -345,8 +351,8 @@ def _positions(signals: Mapping[str, Any]) -> int:
         if not is_table(recordings) and hasattr(recordings, "__len__"):
             counts[name] = len(recordings)
     if len(set(counts.values())) > 1:
-        said = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise DataError(f"modalities have different numbers of samples ({said}); put None where a sample lacks one")
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"modalities have different numbers of samples ({listed}); put None where a sample lacks one")
     return max(counts.values(), default=0)
 
 
@@ -369,7 +375,7 @@ def _unpaired(given: Any) -> tuple[Any, float | None]:
 
 
 def as_numpy(values: Any) -> np.ndarray:
-    """An array, a tensor on any device, or whatever NumPy makes an array of, as an array."""
+    """Convert an array, a tensor on any device, or any other array-like object to an array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values

@@ -30,6 +30,11 @@ class Branch:
     identity: str = ""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Name of the modality, and `identity`. Branches with the same key share their prepared recordings."""
+        return self.modality.name, self.identity
+
+    @property
     def prepared(self) -> Modality:
         """The modality of recordings after the transforms on recordings."""
         return reduce(output_spec, self.on_samples, self.modality)

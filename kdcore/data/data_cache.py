@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.leakage_check import LeakageCheck
 from kdcore.data.branch import Branch
 from kdcore.data.mapped import opened
 from kdcore.data.reading import Reader, Recording
@@ -31,7 +32,8 @@ from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
 from kdcore.user_warnings import warn
 
-FORMAT = 9
+FORMAT = 10
+"""Version of the files and of the code that prepares data; increment it to have all data prepared again."""
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the largest size of prepared data on disk, such as ``20GiB``; unlimited by default."""
@@ -39,8 +41,8 @@ LIMIT = "KDCORE_CACHE_LIMIT"
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
 
-SAID = ("bad", "contents", "sketches", "outlines", "rates")
-"""Facts about samples that a column keeps."""
+KEYS = {"recorded", "windows", "bad", "contents", "summaries", "rates", "shape", "dtype", "sha256"}
+"""Keys of a column's ``column.json``."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -56,8 +58,7 @@ class Column:
         values: (N, …) in the modality's layout.
         bad: Index of a sample → what is wrong with its recording.
         contents: Hash of each recording, to find copies; empty for constant and very short ones.
-        sketches: Hashes that near copies share, see `near_copies.sketch`; empty as in `contents`.
-        outlines: Low-frequency components of each recording, see `outlines.outline`; empty as in `contents`.
+        summaries: Leakage check → summary of each recording; empty where `contents` are.
         rates: Sampling rate of each recording in Hz, derived from its clock; 0 for a bad one.
     """
 
@@ -67,14 +68,8 @@ class Column:
     values: Tensor
     bad: Mapping[int, str]
     contents: Sequence[str]
-    sketches: Sequence[str]
-    outlines: Sequence[str]
+    summaries: Mapping[str, Sequence[str]]
     rates: Sequence[float]
-
-    @property
-    def keys(self) -> tuple[SampleKey, ...]:
-        """The key of each row, with the number of its window."""
-        return window_keys(self.samples, self.recorded, self.windows)
 
 
 @dataclass(frozen=True)
@@ -90,23 +85,17 @@ class Wanted:
     numbers: Sequence[int]
 
 
-def window_keys(samples: Sequence[Sample], recorded: NDArray[np.int64], windows: NDArray[np.int64]) -> tuple[SampleKey, ...]:
-    """The key of each window, given the position of its sample and its number."""
-    keys = [samples[number].key for number in recorded.tolist()]
-    return tuple(replace(key, window=window) if window else key for key, window in zip(keys, windows.tolist(), strict=True))
-
-
 class ColumnCache:
     """A folder of columns, each stored under a hash of everything that determines its content.
 
     Args:
         folder: The cache folder.
         memory_limit: Size in bytes above which a column is memory-mapped instead of loaded.
+        checks: Leakage checks for which recordings are summarised.
     """
 
-    def __init__(self, folder: Path, memory_limit: int):
-        self.folder = folder
-        self.memory_limit = memory_limit
+    def __init__(self, folder: Path, memory_limit: int, checks: Sequence[LeakageCheck] = ()):
+        self.folder, self.memory_limit, self.checks = folder, memory_limit, checks
         remove_abandoned(folder)
 
     def columns(
@@ -145,24 +134,24 @@ class ColumnCache:
             if missing:
                 self._make(missing, dataset, samples, cutting, progress)
                 self._make_room(entries)
-            found = [self._open(entry, _head(entry), chosen) for entry, chosen in zip(entries, members, strict=True)]
+            columns = [self._open(entry, chosen) for entry, chosen in zip(entries, members, strict=True)]
             for entry in entries:
                 os.utime(entry)  # when it was last used
-            return found
+            return columns
         finally:
             for entry in entries if fingerprint is None else ():
-                _remove(entry)  # what is mapped of its files lives as long as the tensor
+                _remove(entry)  # a mapped file exists until its tensor is deleted
 
     def _entry(
         self, fingerprint: str | None, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]
     ) -> Path:
-        """The folder of a column; of one that may not be kept, a new one that counts as unfinished."""
+        """Return the folder of a column; for one without an identity, a new folder that counts as unfinished."""
         if fingerprint is None:
             return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
-        return self.folder / identity(fingerprint, dataset, branch, cutting, samples)
+        return self.folder / identity(fingerprint, dataset, branch, cutting, samples, self.checks)
 
     def _make_room(self, used: Sequence[Path]) -> None:
-        """Remove the columns that were used least recently, but for those in use, until the folder keeps its limit."""
+        """Remove the least recently used columns until the folder keeps its limit, except those in use."""
         if not os.environ.get(LIMIT):
             return
         try:
@@ -191,11 +180,12 @@ class ColumnCache:
                 wanting.setdefault(number, []).append(index)
         numbers = sorted(wanting)
         tasks = [(samples[number], wanting[number]) for number in numbers]
-        reader = Reader(dataset, [each.branch for each in missing.values()], cutting)
-        what = ", ".join(dict.fromkeys(each.branch.modality.name for each in missing.values()))
+        branches = {entry: each.branch for entry, each in missing.items()}
+        reader = Reader(dataset, [*branches.values()], cutting, self.checks)
+        what = ", ".join(dict.fromkeys(branch.modality.name for branch in branches.values()))
         with ExitStack() as stack:
             try:
-                building = [stack.enter_context(closing(_Building(entry, each))) for entry, each in missing.items()]
+                building = [stack.enter_context(closing(_Building(*each, self.checks))) for each in branches.items()]
                 with closing(prepared(reader, tasks)) as recordings:
                     for done, ((_, wanted), each) in enumerate(zip(tasks, recordings, strict=True)):
                         progress(done, len(tasks), what)
@@ -207,54 +197,53 @@ class ColumnCache:
                 raise DataError(f"could not write prepared data to {self.folder}: {error.strerror or error}") from error
         progress(len(tasks), len(tasks), what)
 
-    def _open(self, entry: Path, head: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Column:
+    def _open(self, entry: Path, samples: Sequence[Sample]) -> Column:
+        head = _head(entry)
         if head is None:
             raise DataError(f"prepared data in {entry} were removed or damaged while they were read")
         recorded = np.array(head["recorded"], np.int64)
         shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"]) if len(recorded) else np.dtype("float32")
-        size = int(np.prod(shape)) * dtype.itemsize
         path = entry / "values.bin"
-        if not len(recorded):
-            values = torch.from_numpy(np.zeros(shape, dtype))
-        elif size > self.memory_limit:
+        if len(recorded) and int(np.prod(shape)) * dtype.itemsize > self.memory_limit:
             values = opened(path, shape, dtype)
         else:
             values = torch.from_numpy(np.fromfile(path, dtype).reshape(shape))
         bad = {int(number): text for number, text in head["bad"]}
         windows = np.array(head["windows"], np.int64)
-        said = (head[name] for name in SAID[1:])
-        return Column(samples, recorded, windows, values, bad, *said)
+        return Column(samples, recorded, windows, values, bad, head["contents"], head["summaries"], head["rates"])
 
 
 class _Building:
-    """A column that is being written, in a folder beside its own.
+    """A column that is being written, in a temporary folder.
 
     Args:
-        entry: Its folder once it is whole.
-        wanted: The branch, and its samples.
+        entry: Folder of the finished column.
+        branch: Modality and transforms.
+        checks: Leakage checks for which recordings are summarised.
     """
 
-    def __init__(self, entry: Path, wanted: Wanted):
-        self.entry, self.branch = entry, wanted.branch
+    def __init__(self, entry: Path, branch: Branch, checks: Sequence[LeakageCheck]):
+        self.entry, self.branch = entry, branch
         self.folder = entry.with_name(f"{entry.name}.{_writer()}.part")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.file = open(self.folder / "values.bin", "wb")  # noqa: SIM115  # closed by `close`
         self.shape: tuple[int, ...] | None = None
         self.dtype: np.dtype | None = None
         self.rows = self.samples = 0
-        self.head: dict[str, Any] = {"recorded": [], "windows": [], **{name: [] for name in SAID}}
+        self.head: dict[str, Any] = {name: [] for name in ("recorded", "windows", "bad", "contents", "rates")}
+        self.head["summaries"] = {check.name: [] for check in checks}
 
     def add(self, sample: Sample, recording: Recording) -> None:
         """Append the pieces of the next sample.
 
         Raises:
-            DataError: If their shape differs from those before.
+            DataError: If their shape differs from that of earlier pieces.
         """
         if recording.bad:
             self.head["bad"].append((self.samples, recording.bad))
         self.head["contents"].append(recording.content)
-        self.head["sketches"].append(recording.sketch)
-        self.head["outlines"].append(recording.outline)
+        for name, texts in self.head["summaries"].items():
+            texts.append(recording.summaries.get(name, ""))
         self.head["rates"].append(recording.rate)
         for window, array in enumerate(recording.pieces):
             self.shape, self.dtype = self.shape or array.shape, self.dtype or array.dtype
@@ -267,7 +256,7 @@ class _Building:
         self.samples += 1
 
     def finish(self) -> None:
-        """Put the column in its place, durably; another process may have finished the same one first."""
+        """Move the column to its final folder, durably; another process may have finished the same column first."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.head |= {"shape": [self.rows, *(self.shape or ())], "dtype": str(self.dtype)}
@@ -280,7 +269,7 @@ class _Building:
                 raise
 
     def close(self) -> None:
-        """Remove what is left of an unfinished column."""
+        """Remove the temporary folder, if the column is unfinished."""
         self.file.close()
         _remove(self.folder)
 
@@ -293,25 +282,24 @@ def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key
 
 
 def _head(entry: Path) -> dict[str, Any] | None:
-    """All that is to be known to read a column; None if it is not whole, as after a power cut."""
+    """Read the description of a column; None if it is missing or incomplete, for example after a power failure."""
     try:
         head = json.loads((entry / "column.json").read_text())
         rows = len(head["recorded"])
         expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if rows else 0
-        whole = head["shape"][0] == rows == len(head["windows"]) and head.keys() >= {*SAID, "sha256"}
-        return head if whole and (entry / "values.bin").stat().st_size == expected else None
+        complete = head["shape"][0] == rows == len(head["windows"]) and head.keys() >= KEYS
+        return head if complete and (entry / "values.bin").stat().st_size == expected else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 
 def columns_in(folder: Path) -> list[Path]:
-    """The finished columns of a cache folder, whole or damaged."""
-    found = folder.glob("*/column.json") if folder.is_dir() else ()
-    return sorted(path.parent for path in found if path.parent.suffix != ".part")
+    """Return the folders of finished columns in a cache folder, intact or damaged."""
+    return sorted(path.parent for path in folder.glob("*/column.json") if path.parent.suffix != ".part")
 
 
 def damaged_columns(folder: Path) -> list[Path]:
-    """The columns of a cache folder whose values are not those that were written, read to the last byte."""
+    """Return the folders of columns whose values, read completely, differ from those that were written."""
     return [
         path for path in columns_in(folder) if (head := _head(path)) is None or head["sha256"] != _digest(path / "values.bin")
     ]
@@ -323,17 +311,17 @@ def _digest(path: Path) -> str:
 
 
 def _writer() -> str:
-    """This process, as the names of what it has not finished have it."""
+    """Return a name of this process, for its temporary folders."""
     return f"{socket.gethostname()}~{os.getpid()}"
 
 
 def remove_abandoned(folder: Path) -> list[Path]:
-    """Remove what processes that were killed left unfinished in a cache folder; returns what was removed."""
-    gone = [path for path in folder.glob("*.part") if _is_abandoned(path)] if folder.is_dir() else []
-    for path in gone:
+    """Remove temporary files and folders of killed processes from a cache folder, and return them."""
+    abandoned = [path for path in folder.glob("*.part") if _is_abandoned(path)]
+    for path in abandoned:
         with suppress(OSError):  # another process may remove it, too
             _remove(path) if path.is_dir() else path.unlink()
-    return gone
+    return abandoned
 
 
 def _is_abandoned(path: Path) -> bool:
@@ -352,23 +340,30 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    for file in folder.glob("*") if folder.exists() else ():
-        file.unlink()
     if folder.exists():
+        for file in folder.iterdir():
+            file.unlink()
         folder.rmdir()
 
 
-def identity(fingerprint: str, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
-    """Name of a column's folder: it changes with the data, what is said of them, the transforms' options, and the code."""
-    sources = [_source(type(each)) for each in (dataset, *branch.on_samples)]
-    which = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
-    said = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
-    parts = [FORMAT, fingerprint, said, branch.identity, sources, str(cutting), which]
+def identity(
+    fingerprint: str,
+    dataset: Dataset,
+    branch: Branch,
+    cutting: Cutting | None,
+    samples: Sequence[Sample],
+    checks: Sequence[LeakageCheck],
+) -> str:
+    """Return the name of a column's folder, which depends on the data, their description, options, and the code."""
+    sources = [_source(type(each)) for each in (dataset, *branch.on_samples, *checks)]
+    keys = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
+    modality = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
+    parts = [FORMAT, fingerprint, modality, branch.identity, sources, str(cutting), keys]
     return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 
 def _source(cls: type) -> str:
-    """Hash of the module a class is written in, so that an edited transform is not served from before."""
+    """Return a hash of the module that defines a class, which changes when its code is edited."""
     try:
         return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
     except (OSError, TypeError):

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from kdcore.contracts.dataset import SampleKey
 
-BAD = "bad recording"
-NO_SPLIT = "in no split"
-SHORT = "shorter than a window"
 SHOWN = 20
 """Number of recordings per reason that records and messages list by name; the others are only counted."""
 
@@ -27,6 +24,10 @@ class Dropped:
         detail: What is wrong with this recording.
         split: Its split; empty if it is in none.
     """
+
+    BAD: ClassVar[str] = "bad recording"
+    NO_SPLIT: ClassVar[str] = "in no split"
+    SHORT: ClassVar[str] = "shorter than a window"
 
     what: str
     subject: str
@@ -57,29 +58,36 @@ class DropReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Reason → how many, the most frequent first."""
-        return dict(Counter(each.reason for each in self.entries).most_common())
+        """Reason → number of recordings, the most frequent first."""
+        return {reason: len(group) for reason, group in self._groups.items()}
+
+    @property
+    def _groups(self) -> dict[str, list[Dropped]]:
+        """Reason → recordings, the most frequent first."""
+        groups: dict[str, list[Dropped]] = {}
+        for each in self.entries:
+            groups.setdefault(each.reason, []).append(each)
+        return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
     def lines(self) -> list[str]:
-        """A line for each reason: how many, of which subjects, and the first one."""
-        said = []
-        for reason, count in self.counts.items():
-            alike = [each for each in self.entries if each.reason == reason]
-            subjects = sorted({each.subject for each in alike if each.subject})
+        """Return a line for each reason: number of recordings, their subjects, and the first recording."""
+        lines = []
+        for reason, group in self._groups.items():
+            subjects = sorted({each.subject for each in group if each.subject})
             of = f" (subjects {', '.join(subjects[:SHOWN])}{' …' if len(subjects) > SHOWN else ''})" if subjects else ""
-            said.append(f"{count} dropped, {reason}{of}; the first: {alike[0]}")
-        return said
+            lines.append(f"{len(group)} dropped, {reason}{of}; the first: {group[0]}")
+        return lines
 
     def record(self) -> dict[str, Any]:
-        """Plain values, for a run's record: for each reason the count, the subjects' counts, and the first recordings."""
-        reasons = {}
-        for reason, count in self.counts.items():
-            alike = [each for each in self.entries if each.reason == reason]
-            reasons[reason] = {
-                "count": count,
-                "subjects": dict(sorted(Counter(each.subject for each in alike).items())),
-                "recordings": [{"what": each.what, "split": each.split, "detail": each.detail} for each in alike[:SHOWN]],
+        """Return plain values for a run's record: for each reason the count, the subjects' counts, and the first recordings."""
+        reasons = {
+            reason: {
+                "count": len(group),
+                "subjects": dict(sorted(Counter(each.subject for each in group).items())),
+                "recordings": [{"what": each.what, "split": each.split, "detail": each.detail} for each in group[:SHOWN]],
             }
+            for reason, group in self._groups.items()
+        }
         return {"count": len(self), "reasons": reasons}
 
 

@@ -22,7 +22,7 @@ PLACES = ("root", "file")
 """Dataset options with the location of recordings, which is not part of their content."""
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, bytes))
-"""Types whose `repr` identifies the value."""
+"""Types whose `repr` identifies the value; so does that of enumerations."""
 
 _SETTLED = 2_000_000_000
 """Time after which another change of a file is certain to change its modification time, in nanoseconds."""
@@ -145,8 +145,6 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
     texts: dict[str, str] = {}
 
     def content(source: object) -> str:
-        if type(source) in _PLAIN:
-            return repr(source)
         if not isinstance(source, Path):
             return _content(source, places, root, hashes)
         name = os.fspath(source)
@@ -232,9 +230,7 @@ def _content(source: object, places: Sequence[Path], root: str, hashes: Hashes) 
         if path is None:
             return repr(source)
         return f"{_relative(root, path) if root else path.name}={hashes.of(path)}"
-    if isinstance(source, Enum):
-        return repr(source)
-    if type(source) in _PLAIN:
+    if type(source) in _PLAIN or isinstance(source, Enum):
         return repr(source)
     if isinstance(source, np.ndarray | np.generic) and source.dtype.kind != "O":
         array = np.ascontiguousarray(source)

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
-from kdcore.data.data_cache import Column, window_keys
+from kdcore.data.data_cache import Column
 from kdcore.data.mapped import rows_of
-from kdcore.data.splits import without
 from kdcore.errors import DataError
 
 Positions = NDArray[np.int64]
@@ -43,10 +42,10 @@ class KeyJoin:
         self.split = np.full(len(samples), -1, np.int64)
         self.label = np.full((len(samples), names), np.nan, np.float32) if names else np.full(len(samples), -1, np.int64)
         for number, (split, members) in enumerate(splits.samples.items()):
-            found = self._members[split]
+            positions = self._members[split]
             labels = _labels(members, names)
-            self.split[found[found >= 0]] = number
-            self.label[found[found >= 0]] = labels[found >= 0]
+            self.split[positions[positions >= 0]] = number
+            self.label[positions[positions >= 0]] = labels[positions >= 0]
         self._having: dict[str, NDArray[np.bool_]] = {}
 
     def _has(self, modality: str) -> NDArray[np.bool_]:
@@ -59,18 +58,21 @@ class KeyJoin:
         """The positions of the samples that have a modality."""
         return np.flatnonzero(self._has(modality))
 
-    def rows(self, columns: Sequence[Column], modalities: Sequence[str]) -> JoinedRows:
-        """The rows that the columns of all modalities of a sample have, in the samples' order, without those in no split.
+    def rows(self, columns: Sequence[tuple[Column, str]]) -> JoinedRows:
+        """Return the rows that all columns of a sample's modalities have, in the samples' order, without those in no split.
+
+        Args:
+            columns: Columns with the names of their modalities.
 
         Raises:
             DataError: If there are none.
         """
-        width = 1 + max((int(column.windows.max(initial=0)) for column in columns), default=0)
+        width = 1 + max((int(column.windows.max(initial=0)) for column, _ in columns), default=0)
         joined = JoinedRows(self, width, np.empty(0, np.int64))
-        found = [joined.codes(column, name) for column, name in zip(columns, modalities, strict=True)]
-        common = np.unique(np.concatenate(found))
-        for codes, modality in zip(found, modalities, strict=True):
-            common = common[np.isin(common, codes, assume_unique=True) | ~self._has(modality)[common // width]]
+        codes = [joined.codes(column, modality) for column, modality in columns]
+        common = np.unique(np.concatenate(codes))
+        for of_column, (_, modality) in zip(codes, columns, strict=True):
+            common = common[np.isin(common, of_column, assume_unique=True) | ~self._has(modality)[common // width]]
         if not len(common):
             raise DataError("no samples are left: all are bad or shorter than a window (kdcore data check counts them)")
         return replace(joined, code=common[self.split[common // width] >= 0])
@@ -84,17 +86,16 @@ class KeyJoin:
 
     def used(self, joined: JoinedRows) -> Splits:
         """The splits without the members that have no row."""
-        gone = {sample.key for _, sample in self.unused(joined)}
-        return without(self.splits, gone) if gone else self.splits
+        return self.splits.without({sample.key for _, sample in self.unused(joined)})
 
 
 def _labels(members: Sequence[Sample], names: int) -> NDArray[Any]:
     """The label of each of `members`, or its target of `names` numbers."""
     if not names:
         return np.fromiter((-1 if each.label is None else each.label for each in members), np.int64, len(members))
-    blank = (np.nan,) * names
-    found = [blank if each.target is None else each.target for each in members]
-    return np.array(found, np.float32).reshape(len(members), names)
+    unknown = (np.nan,) * names
+    targets = [unknown if each.target is None else each.target for each in members]
+    return np.array(targets, np.float32).reshape(len(members), names)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ class JoinedRows:
     @cached_property
     def keys(self) -> tuple[SampleKey, ...]:
         """The key of each row, with the number of its window."""
-        return window_keys(self.join.samples, self.recorded, self.code % self.width)
+        rows = zip(self.recorded.tolist(), (self.code % self.width).tolist(), strict=True)
+        keys = ((self.join.samples[position].key, window) for position, window in rows)
+        return tuple(replace(key, window=window) if window else key for key, window in keys)
 
     @property
     def labels(self) -> Tensor:
@@ -147,15 +150,15 @@ class JoinedRows:
         return np.isin(self.code, self.codes(column, modality), assume_unique=True)
 
     def values_of(self, column: Column, modality: str, limit: int = sys.maxsize, folder: Path | None = None) -> Tensor:
-        """(N, …) a column's values row by row; its first one stands in where there is none.
+        """Return a column's values row by row, (N, …), with its first one as a placeholder for missing ones.
 
-        They are the column's own tensor where nothing is to be moved.
+        The result is the column's own tensor if its rows are all rows in order.
 
         Args:
             column: The column.
             modality: Its modality.
-            limit: Bytes that they may take in memory.
-            folder: Where they are kept if they take more.
+            limit: Maximum size of the result in memory, in bytes; a larger one is on disk.
+            folder: Folder of its file.
         """
         codes = self.codes(column, modality)
         if not len(codes) or np.array_equal(codes, self.code):

@@ -16,7 +16,7 @@ from kdcore.recipe.data_models import DataSpec, SomeLabels
 from kdcore.suggestions import did_you_mean
 
 
-def told_labels(
+def training_labels(
     labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int, keys: Sequence[SampleKey]
 ) -> Tensor:
     """The training labels: `labels` with the recipe's noise, without withheld labels and those of held-out splits.
@@ -24,22 +24,22 @@ def told_labels(
     Raises:
         DataError: If the recipe lists a subject or a recording that is not in the training split.
     """
-    told = labels.clone()
+    training = labels.clone()
     for split, rows in rows_by_split.items():
         if split in HELD_OUT:
-            told[rows] = unknown(labels)
+            training[rows] = unknown(labels)
             continue
         noisy = labels[rows].numpy()
         if noisy.ndim == 1:
             noisy = noisy_labels(noisy, spec.label_noise, num_classes, seed=spec.label_noise_seed)
         if isinstance(spec.labels, SomeLabels) and split == "train":
             noisy = _some(noisy, spec.labels, [keys[row] for row in rows.tolist()])
-        told[rows] = torch.from_numpy(noisy)
-    return told
+        training[rows] = torch.from_numpy(noisy)
+    return training
 
 
 def label_warnings(
-    labels: Tensor, told: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, classes: Sequence[str]
+    labels: Tensor, training: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, classes: Sequence[str]
 ) -> list[str]:
     """Warnings about unlabelled samples in the training split, and about those left out of the evaluation.
 
@@ -48,21 +48,21 @@ def label_warnings(
     """
     if spec.labels in ("given", "withheld"):
         return []
-    said = []
+    warnings = []
     for split, rows in rows_by_split.items():
-        count = int(known(told[rows] if split not in HELD_OUT else labels[rows]).sum())
+        count = int(known(training[rows] if split not in HELD_OUT else labels[rows]).sum())
         if not count and len(rows):
             raise DataError(f"no sample of the {split} split has a label")
         if split in HELD_OUT and count < len(rows):
-            said.append(f"{len(rows) - count} of {len(rows)} {split} samples have no label and are not evaluated")
+            warnings.append(f"{len(rows) - count} of {len(rows)} {split} samples have no label and are not evaluated")
         elif count < len(rows) and not _is_share(spec.labels):  # of a share, the recipe says it
-            said.append(f"{count} of {len(rows)} samples of the {split} split are labelled")
+            warnings.append(f"{count} of {len(rows)} samples of the {split} split are labelled")
     if labels.ndim == 2:
-        return said
-    of_class = torch.bincount(told[told >= 0], minlength=len(classes))
+        return warnings
+    of_class = torch.bincount(training[training >= 0], minlength=len(classes))
     tested = torch.bincount(labels[rows_by_split["test"]].clamp_min(-1) + 1, minlength=len(classes) + 1)[1:]
-    untold = [repr(name) for name, n, m in zip(classes, of_class.tolist(), tested.tolist(), strict=True) if m and not n]
-    return [*said, *([f"tested and without a labelled training sample: {', '.join(untold)}"] if untold else [])]
+    untrained = [repr(name) for name, n, m in zip(classes, of_class.tolist(), tested.tolist(), strict=True) if m and not n]
+    return [*warnings, *([f"tested and without a labelled training sample: {', '.join(untrained)}"] if untrained else [])]
 
 
 def _is_share(labels: object) -> bool:

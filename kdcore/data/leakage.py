@@ -1,14 +1,26 @@
-"""The leakage audit: finds samples and subjects that occur both in a training split and in the test split."""
+"""The leakage audit: finds subjects and recordings that occur both in a training split and in the test split."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
+
 from kdcore.contracts.dataset import Sample, SampleKey
+from kdcore.contracts.leakage_check import LeakageCheck
+from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
+from kdcore.errors import PluginError
+from kdcore.plugin.manager import plugin_manager
+
+SHORTEST = 8
+"""Minimum number of time steps of recordings that count as copies if they are equal."""
+
+NOT_SEARCHED = "recordings were not searched for near copies: no installed plugin has a leakage check; 'inspect' has two"
 
 _FRACTION = re.compile(r"(?<![\w.])(-?\d+)\.0+(?![\w.])")
 """Whole numbers as tables write them: ``1.0``."""
@@ -28,11 +40,11 @@ def audit(splits: Splits) -> list[str]:
         leaks += [f"{key} is in both {first} and {second}" for key in sorted(keys[first] & keys[second])[:5]]
     for split, samples in splits.samples.items():
         for field in splits.disjoint if split != "test" else ():
-            here = {getattr(sample.key, field) for sample in samples}
+            trained = {getattr(sample.key, field) for sample in samples}
             tested = {getattr(sample.key, field) for sample in splits.samples.get("test", ())}
-            leaks += [f"{field} {value} is in both {split} and test" for value in sorted(here & tested)]
-            for one, *others in similar_names([*sorted(here - tested), *sorted(tested - here)]):
-                alike = [other for other in others if (one in here) != (other in here)]
+            leaks += [f"{field} {value} is in both {split} and test" for value in sorted(trained & tested)]
+            for one, *others in similar_names([*sorted(trained - tested), *sorted(tested - trained)]):
+                alike = [other for other in others if (one in trained) != (other in trained)]
                 leaks += [f"{field} {one!r} of {split} and {other!r} of test are nearly the same name" for other in alike[:1]]
     return leaks
 
@@ -51,59 +63,128 @@ def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
 def _plain(name: str) -> str:
     """The name without what people write differently from file to file."""
     name = unicodedata.normalize("NFKC", name).casefold()
-    name = "".join(each for each in name if unicodedata.category(each) != "Cf")  # zero-width characters and their like
+    name = "".join(each for each in name if unicodedata.category(each) != "Cf")  # zero-width characters
     name = {"true": "1", "false": "0"}.get(name.strip(), name)
     tokens = _TOKEN.findall(_FRACTION.sub(r"\1", name))
     return "".join(f"|{int(token)}|" if token.lstrip("-").isdecimal() else token for token in tokens)
 
 
-def equal_contents(
-    samples: Iterable[Sample], contents: Mapping[str, Mapping[SampleKey, str]]
-) -> list[tuple[str, tuple[Sample, ...]]]:
-    """(modality, samples) of each group of equal recordings.
+def leakage_checks() -> list[LeakageCheck]:
+    """Return the leakage checks of all plugins.
+
+    Raises:
+        PluginError: If two checks have the same name.
+    """
+    checks = [check for of_plugin in plugin_manager().hook.leakage_checks() for check in of_plugin]
+    for one, other in combinations(checks, 2):
+        if one.name == other.name:
+            first, second = (type(each).__module__ for each in (one, other))
+            raise PluginError(f"two leakage checks have the name {one.name!r}: those of {first} and {second}")
+    return checks
+
+
+def content_hash(signal: Signal) -> str:
+    """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
+    values = np.ascontiguousarray(signal.values)
+    if len(values) < SHORTEST or (values == values[:1]).all():
+        return ""
+    digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
+    digest.update(values.data if values.dtype.kind in "biufc" else values.tobytes())
+    return digest.hexdigest()[:32]
+
+
+class RecordingAudit:
+    """Search for recordings that are in several splits under different keys.
+
+    Args:
+        checks: Checks of plugins, which find copies that differ in some values.
+        read: ``read(sample, modality)`` reads a recording.
+    """
+
+    def __init__(self, checks: Sequence[LeakageCheck], read: Callable[[Sample, str], Signal]):
+        self._checks, self._read = checks, read
+        self._contents: dict[str, dict[SampleKey, str]] = {}
+        self._summaries: dict[str, dict[str, dict[SampleKey, str]]] = {check.name: {} for check in checks}
+
+    def add(self, key: SampleKey, modality: str, signal: Signal) -> None:
+        """Add a recording to the search."""
+        content, summaries = summarise(signal, self._checks)
+        self.add_summarised(key, modality, content, summaries)
+
+    def add_summarised(self, key: SampleKey, modality: str, content: str, summaries: Mapping[str, str]) -> None:
+        """Add a recording, given what `summarise` has returned for it."""
+        if content:
+            self._contents.setdefault(modality, {})[key] = content
+        for name, text in summaries.items():
+            if text:
+                self._summaries[name].setdefault(modality, {})[key] = text
+
+    def leaks(self, splits: Splits) -> tuple[list[str], list[str]]:
+        """Return recordings that are certainly both in the test split and in another one, and all other equal recordings."""
+        leaks, copies = content_leaks(splits, self._contents)
+        return leaks + self._findings(splits, certain=True), copies
+
+    def possible_leaks(self, splits: Splits) -> list[str]:
+        """Return recordings that are probably both in the test split and in another one, or that there was no such search."""
+        return self._findings(splits, certain=False) if self._checks else [NOT_SEARCHED]
+
+    def _findings(self, splits: Splits, certain: bool) -> list[str]:
+        return [
+            line
+            for check in self._checks
+            if check.certain == certain
+            for line in check.findings(splits, self._summaries[check.name], self._contents, self._read)
+        ]
+
+
+def summarise(signal: Signal, checks: Sequence[LeakageCheck]) -> tuple[str, dict[str, str]]:
+    """Return the hash of a recording's values, and its summary by name of the check; empty if it is too simple to compare."""
+    content = content_hash(signal)
+    return content, {check.name: check.summary(signal) for check in checks} if content else {}
+
+
+def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
+    """Return recordings with equal values of which one is in the test split and one is not, and all other copies.
 
     Samples with the same source count as one: the dataset shares the recording on purpose.
 
     Args:
-        samples: Samples to compare.
-        contents: Modality → sample → hash of the recorded values; without recordings that are too simple to compare.
+        splits: Samples of each split.
+        contents: Modality → sample → hash of the recorded values, without recordings that are too simple to compare.
     """
-    found = []
+    leaks, copies = [], []
+    split_of = splits.split_of
+    for modality, group in _equal_recordings(splits, contents):
+        samples = " and ".join(f"{sample.key} ({split_of[sample.key]})" for sample in group[:3])
+        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
+        line = f"the {modality} of {samples}{more} is the same, value by value"
+        places = {split_of[sample.key] for sample in group}
+        (leaks if "test" in places and len(places) > 1 else copies).append(line)
+    return leaks, copies
+
+
+def _equal_recordings(
+    splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]]
+) -> Iterator[tuple[str, Sequence[Sample]]]:
+    """Yield (modality, samples) for each group of equal recordings with at least two sources."""
+    samples = [sample for members in splits.samples.values() for sample in members]
     for modality, hashes in contents.items():
+        if len(set(hashes.values())) == len(hashes):
+            continue
         groups: dict[str, list[Sample]] = {}
         for sample in samples:
             if content := hashes.get(sample.key):
                 groups.setdefault(content, []).append(sample)
         for group in groups.values():
-            distinct = [each for n, each in enumerate(group) if not _shares(each, group[:n], modality)]
-            if len(distinct) > 1:
-                found.append((modality, tuple(group)))
-    return found
-
-
-def _shares(sample: Sample, others: list[Sample], modality: str) -> bool:
-    return any(_same_source(sample, other, modality) for other in others)
+            if any(not _same_source(group[0], sample, modality) for sample in group[1:]):
+                yield modality, group
 
 
 def _same_source(one: Sample, other: Sample, modality: str) -> bool:
-    mine, theirs = one.sources[modality], other.sources[modality]
-    if isinstance(mine, str | int | float) or type(mine) is not type(theirs):
+    source, other_source = one.sources[modality], other.sources[modality]
+    if isinstance(source, str | int | float) or type(source) is not type(other_source):
         return False  # such a source may be the same for all samples
     try:
-        return bool(mine == theirs)
+        return bool(source == other_source)
     except ValueError:  # arrays compare element by element
         return False
-
-
-def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
-    """Recordings with equal values in several splits: those that leak into the test split, and all other copies."""
-    leaks, copies = [], []
-    if not any(contents.values()):
-        return leaks, copies
-    split_of = splits.split_of
-    for modality, group in equal_contents([sample for members in splits.samples.values() for sample in members], contents):
-        said = " and ".join(f"{sample.key} ({split_of[sample.key]})" for sample in group[:3])
-        line = f"the {modality} of {said}{f' and {len(group) - 3} more' if len(group) > 3 else ''} is the same, value by value"
-        places = {split_of[sample.key] for sample in group}
-        (leaks if "test" in places and len(places) > 1 else copies).append(line)
-    return leaks, copies

@@ -1,4 +1,4 @@
-"""Tensors on disk that are used like tensors in memory: large ones without a name, and rows read ahead of their use."""
+"""Memory-mapped tensors: existing files, temporary files for large results, and prefetching of rows."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from kdcore.errors import DataError
 
 ROWS = 1024
-"""Rows that are copied at a time."""
+"""Number of rows that are copied at a time."""
 
 _FILES = WeakTensorKeyDictionary()
-"""Tensor → the `mmap.mmap` that its memory is, and the address at which that begins; both end with the tensor."""
+"""Tensor → the `mmap.mmap` of its memory, and the address of that; entries vanish with their tensors."""
 
 
 def opened(path: Path, shape: Sequence[int], dtype: np.dtype) -> Tensor:
-    """A file's values as a tensor that is read from disk where it is used; what is written to it stays in memory."""
-    array = np.memmap(path, dtype, "c", shape=tuple(shape))  # copy-on-write: torch asks for a writable array
-    return _known(torch.from_numpy(array), array)
+    """Return the values of a file as a memory-mapped tensor; changes of the tensor do not reach the file."""
+    array = np.memmap(path, dtype, "c", shape=tuple(shape))  # copy-on-write: torch requires a writable array
+    return _registered(torch.from_numpy(array), array)
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, limit: int, folder: Path | None = None) -> Tensor:
-    """An uninitialised tensor: in memory up to `limit` bytes, else in a file that ends with it.
+    """Return an uninitialised tensor: in memory up to `limit` bytes, else in a temporary file.
 
     Args:
-        shape: Its shape.
-        dtype: Its type.
-        limit: Bytes that it may take in memory.
-        folder: Where the file is; the system's folder of temporary files by default.
+        shape: Shape of the tensor.
+        dtype: Type of the tensor.
+        limit: Maximum size in memory, in bytes.
+        folder: Folder of the file; the system's folder for temporary files by default.
 
     Raises:
-        DataError: If the disk has no room for the file, or it cannot be created.
+        DataError: If the disk is full, or the file cannot be created.
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= limit:
         return torch.empty(tuple(shape), dtype=dtype)
     try:
         with TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # else a full disk kills the process that writes to the mapping
+            if hasattr(os, "posix_fallocate"):  # without it, a full disk kills the process that writes to the mapping
                 os.posix_fallocate(file.fileno(), 0, size)
             array = np.memmap(file, np.uint8, "w+", shape=(size,))
     except OSError as error:
@@ -55,17 +55,17 @@ def empty(shape: Sequence[int], dtype: torch.dtype, limit: int, folder: Path | N
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DataError(f"no room for {size / 1e9:.1f} GB of data in {where}: {error.strerror}") from error
         raise DataError(f"cannot create a temporary file of {size / 1e9:.1f} GB in {where}: {error}") from error
-    return _known(torch.from_numpy(array).view(dtype).view(tuple(shape)), array)
+    return _registered(torch.from_numpy(array).view(dtype).view(tuple(shape)), array)
 
 
 def rows_of(x: Tensor, rows: Tensor, limit: int, folder: Path | None = None) -> Tensor:
-    """``x[rows]``; if it takes more than `limit` bytes, a view where rows follow one another, else a tensor on disk.
+    """Return ``x[rows]``; if it is larger than `limit`, as a view of consecutive rows, or else as a tensor on disk.
 
     Args:
         x: (N, …).
         rows: (M,) int64.
-        limit: Bytes that the result may take in memory.
-        folder: Where its file is, see `empty`.
+        limit: Maximum size of the result in memory, in bytes.
+        folder: Folder of its file, see `empty`.
     """
     size = math.prod(x.shape[1:]) * len(rows) * x.element_size()
     if size <= limit:
@@ -76,16 +76,16 @@ def rows_of(x: Tensor, rows: Tensor, limit: int, folder: Path | None = None) -> 
         if x in _FILES:
             _FILES[part] = _FILES[x]
         return part
-    found = empty((len(rows), *x.shape[1:]), x.dtype, limit, folder)
+    result = empty((len(rows), *x.shape[1:]), x.dtype, limit, folder)
     for start in range(0, len(rows), ROWS):
-        torch.index_select(x, 0, rows[start : start + ROWS], out=found[start : start + ROWS])
-    return found
+        torch.index_select(x, 0, rows[start : start + ROWS], out=result[start : start + ROWS])
+    return result
 
 
 def read_ahead(x: Tensor, rows: Tensor) -> None:
-    """Have the system read rows of a tensor on disk all at once; nothing for one in memory.
+    """Prefetch rows of a memory-mapped tensor together; does nothing for a tensor in memory.
 
-    Without it each row is waited for in turn, and the system reads what lies around it.
+    Without it, the system reads one row after the other, with its neighbours.
     """
     if not len(_FILES) or x not in _FILES or not hasattr(mmap, "MADV_WILLNEED"):
         return
@@ -96,6 +96,6 @@ def read_ahead(x: Tensor, rows: Tensor) -> None:
         file.madvise(mmap.MADV_WILLNEED, first, min(start + size, len(file)) - first)
 
 
-def _known(x: Tensor, array: np.memmap) -> Tensor:
+def _registered(x: Tensor, array: np.memmap) -> Tensor:
     _FILES[x] = array._mmap, array.ctypes.data  # type: ignore[attr-defined]  # NumPy has no public name for it
     return x

@@ -18,11 +18,16 @@ from kdcore.data.mapped import empty, rows_of
 from kdcore.errors import DataError
 
 CHUNK = 256
+"""Number of samples that are transformed at a time."""
 
 
 def runs_per_batch(transform: nn.Module) -> bool:
     """True if `transform` must run per batch and cannot be cached."""
     return bool(getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False))
+
+
+def _runs_in_evaluation(transform: nn.Module) -> bool:
+    return not getattr(transform, "augmentation", False) or bool(getattr(transform, "per_batch", False))
 
 
 def bare(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
@@ -41,7 +46,7 @@ class BatchTransforms(nn.Module):
 
     def _run(self, modules: Iterable[nn.Module], x: Tensor) -> Tensor:
         for module in modules:
-            if self.training or not getattr(module, "augmentation", False) or getattr(module, "per_batch", False):
+            if self.training or _runs_in_evaluation(module):
                 x = module(x)
         return x
 
@@ -167,15 +172,15 @@ class Room:
 def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Room) -> tuple[Tensor, list[nn.Module]]:
     """Apply `transforms` to all of `x` up to the first that must run per batch; return the result and the rest."""
     for index, transform in enumerate(transforms):
-        if runs_per_batch(transform):
-            _fit_following(transforms[index:], x, train, room)
-            return x, list(transforms[index:])
-        _fit(transform, x, train, room)
-        per_sample = _apply(transform, x[:1])
-        if per_sample.numel() * per_sample.element_size() * len(x) > room.limit:
-            _fit_following(transforms[index:], x, train, room)
-            return x, list(transforms[index:])
-        x = _in_chunks(transform, x, room)
+        if not runs_per_batch(transform):
+            if _needs_fit(transform):
+                transform.fit(room.rows(x, train))  # type: ignore[operator]
+            first = _apply(transform, x[:1])
+            if first.numel() * first.element_size() * len(x) <= room.limit:
+                x = _in_chunks(transform, x, room)
+                continue
+        _fit_following(transforms[index:], x, train, room)
+        return x, list(transforms[index:])
     return x, []
 
 
@@ -183,13 +188,8 @@ def _needs_fit(transform: nn.Module) -> bool:
     return getattr(transform, "fitted", False) and not getattr(transform, "statistics_from", "")
 
 
-def _fit(transform: nn.Module, x: Tensor, train: Tensor, room: Room) -> None:
-    if _needs_fit(transform):
-        transform.fit(room.rows(x, train))  # type: ignore[operator]
-
-
 def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Room) -> None:
-    """Fit what comes after a transform that runs per batch on training samples as they are without augmentation."""
+    """Fit the transforms from the first that runs per batch on, to training samples without augmentation."""
     last = max((index for index, each in enumerate(transforms) if _needs_fit(each)), default=-1)
     if last < 0:
         return
@@ -197,14 +197,12 @@ def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, ro
     for transform in transforms[: last + 1]:
         if _needs_fit(transform):
             transform.fit(sample)  # type: ignore[operator]
-        if transform is not transforms[last] and (
-            not getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False)
-        ):
+        if transform is not transforms[last] and _runs_in_evaluation(transform):
             sample = _in_chunks(transform, sample, room)
 
 
 def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor, room: Room) -> None:
-    """Fit the trunk on training samples taken through the branches, which have transforms on batches, without augmentation."""
+    """Fit the trunk to training samples after the branches' transforms of batches, without augmentation."""
     if not any(map(_needs_fit, pipeline.trunk)):
         return
     parts = []
@@ -227,18 +225,18 @@ def _apply(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...], room: Room) -> Tensor:
     size = len(x[0]) if isinstance(x, tuple) else len(x)
-    found = None
+    result = None
     for start in range(0, size, CHUNK):
         span = slice(start, start + CHUNK)
         piece = _apply(transform, tuple(part[span] for part in x) if isinstance(x, tuple) else x[span])
-        if found is None:
-            found = room.empty((size, *piece.shape[1:]), piece)
-        if piece.shape != found[span].shape or piece.dtype != found.dtype:
-            one, other = (f"{tuple(each.shape[1:])} of {each.dtype}" for each in (found, piece))
+        if result is None:
+            result = room.empty((size, *piece.shape[1:]), piece)
+        if piece.shape != result[span].shape or piece.dtype != result.dtype:
+            one, other = (f"{tuple(each.shape[1:])} of {each.dtype}" for each in (result, piece))
             raise DataError(
                 f"{type(transform).__name__} must give a row for each window, all of one shape and type, but gives {one} "
                 f"first and {other} later"
             )
-        found[span] = piece
-    assert found is not None
-    return found
+        result[span] = piece
+    assert result is not None
+    return result

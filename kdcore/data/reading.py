@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.leakage_check import LeakageCheck
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.data.branch import Branch
-from kdcore.data.near_copies import sketch
-from kdcore.data.outlines import outline
+from kdcore.data.leakage import summarise
 from kdcore.data.signal_checks import measured_rate
-from kdcore.data.windows import Cutting, WindowError, cut, timed
+from kdcore.data.windows import Cutting, WindowError, cut, timed, windows
 from kdcore.errors import DataError
-
-SHORTEST = 8
-"""Fewest samples in time for which equal recordings are taken for copies."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +25,15 @@ class Recording:
     Args:
         pieces: Its windows, or the whole recording, in the modality's layout; empty if it is bad.
         bad: Reason why it cannot be used; empty if it can.
-        content: Hash of the recorded values, see `content_hash`.
-        sketch: Hashes that near copies share, see `near_copies.sketch`.
-        outline: Low-frequency components, see `outlines.outline`.
+        content: Hash of the recorded values, see `leakage.content_hash`.
+        summaries: Summary of the recording by leakage check.
         rate: Sampling rate in Hz derived from its clock; 0 if it is bad.
     """
 
     pieces: Sequence[np.ndarray] = ()
     bad: str = ""
     content: str = ""
-    sketch: str = ""
-    outline: str = ""
+    summaries: Mapping[str, str] = field(default_factory=dict)
     rate: float = 0.0
 
 
@@ -51,21 +45,20 @@ class Reader:
         dataset: The dataset.
         branches: Modalities to read, with their transforms.
         cutting: Windows to cut; None for whole recordings.
+        checks: Leakage checks for which each recording is summarised.
     """
 
     dataset: Dataset
     branches: Sequence[Branch]
-    cutting: Cutting | None
+    cutting: Cutting | None = None
+    checks: Sequence[LeakageCheck] = ()
 
     @cached_property
     def _specs(self) -> Sequence[Modality]:
         return [branch.prepared for branch in self.branches]
 
     def prepare(self, sample: Sample, wanted: Sequence[int]) -> list[Recording]:
-        """Prepare a sample.
-
-        Returns:
-            One recording for each of them.
+        """Prepare a sample for the branches with the indices `wanted`, and return one recording for each.
 
         Raises:
             WindowError: If the recipe's windows fit no recording.
@@ -83,34 +76,22 @@ class Reader:
             raise
         except (DataError, ValueError) as error:
             return Recording(bad=str(error))
-        signal, rate = signals[name], measured_rate(signals[name])
-        if not (content := content_hash(signal)):
-            return Recording(pieces, rate=rate)
-        return Recording(pieces, content=content, sketch=sketch(signal), outline=outline(signal), rate=rate)
+        content, summaries = summarise(signals[name], self.checks)
+        return Recording(pieces, content=content, summaries=summaries, rate=measured_rate(signals[name]))
 
     def _pieces(self, sample: Sample, branch: Branch, spec: Modality, signals: dict[str, Signal]) -> Iterator[np.ndarray]:
-        """The sample's windows in turn, or the whole of it."""
+        """Yield the windows of a recording in order, or the whole recording."""
         signal = signals[branch.modality.name]
         if self.cutting is None:
             yield as_array(signal, branch, spec)
             return
-        for modality in self.cutting.modalities:
-            if modality in sample.sources and modality not in signals:
+        recorded = [modality for modality in self.cutting.modalities if modality in sample.sources]
+        for modality in recorded:
+            if modality not in signals:
                 signals[modality] = self.dataset.read(sample, modality)
         signal = timed(signal)
-        known: Mapping[str, Signal] = {**signals, branch.modality.name: signal}
-        for span in self.cutting.spans(self.dataset, sample, known):
+        for span in windows([signals[modality] for modality in recorded], self.cutting.length, self.cutting.hop):
             yield as_array(cut(signal, span), branch, spec)
-
-
-def content_hash(signal: Signal) -> str:
-    """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
-    values = np.ascontiguousarray(signal.values)
-    if len(values) < SHORTEST or (values == values[:1]).all():
-        return ""
-    digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
-    digest.update(values.data if values.dtype.kind in "biufc" else values.tobytes())
-    return digest.hexdigest()[:32]
 
 
 def as_array(signal: Signal, branch: Branch, spec: Modality | None = None) -> np.ndarray:
@@ -135,7 +116,7 @@ def as_array(signal: Signal, branch: Branch, spec: Modality | None = None) -> np
     if values.ndim != len(spec.axes):
         raise ValueError(f"a {spec.name} has axes {spec.axes}, this one has shape {values.shape}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
+        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_invalid(recorded)}")
     values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
     return _in_single_precision(values, branch.modality.name) if values.dtype == np.float64 else values
 
@@ -156,7 +137,7 @@ def _in_single_precision(values: np.ndarray, modality: str) -> np.ndarray:
     return single
 
 
-def _first_of_them(recorded: np.ndarray) -> str:
-    """The place of the first value that is not finite, if the recording has it and no transform made it."""
+def _first_invalid(recorded: np.ndarray) -> str:
+    """Name the time step of the first value that is not finite; empty if only the transforms produced such values."""
     bad = ~np.isfinite(recorded).reshape(len(recorded), -1).all(axis=1)
     return f", the first at sample {int(bad.argmax())}" if bad.any() else ""

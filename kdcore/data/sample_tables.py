@@ -1,4 +1,4 @@
-"""Long tables as pandas has them: a row for each instant of each sample, with the sample's name in a column."""
+"""Data frames in long format: a row for each time step of each sample, with the sample's name in a column."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def is_table(values: Any) -> bool:
 def recordings_of_table(
     name: str, table: Any, spec: Modality, sample: str, others: Collection[str]
 ) -> tuple[dict[Hashable, tuple[np.ndarray, np.ndarray | None]], tuple[str, ...]]:
-    """Sample → (values, times or None), samples in the order of their first rows; and the names of the channels' columns.
+    """Return (values, times or None) by sample, in the order of the first rows, and the names of the channels' columns.
 
-    The channels' columns are those of the modality's channels where all of them are there, else every other column, in order.
-    Recordings with joints have a column for each joint and channel, joint by joint.
+    The channels' columns are named like the modality's channels if all of these exist; otherwise they are all columns not used
+    otherwise, in order. Recordings with joints have a column for each joint and channel, joint by joint.
 
     Args:
-        name: Of the modality.
+        name: Name of the modality.
         table: The data frame.
-        spec: What is known of the modality.
+        spec: Specification of the modality.
         sample: Column that names the sample.
-        others: Columns that hold labels and the like.
+        others: Columns that contain labels and other values of samples.
 
     Raises:
         DataError: If a column is missing, holds no numbers, or their number does not fit.
@@ -57,23 +57,25 @@ def recordings_of_table(
         rows.setdefault(each, []).append(row)
     if times is None:
         _refuse_shuffled(name, table, rows)
-    found = {each: (values[of].reshape(len(of), *inner), None if times is None else times[of]) for each, of in rows.items()}
-    return found, tuple(chosen)
+    recordings = {
+        each: (values[of].reshape(len(of), *inner), None if times is None else times[of]) for each, of in rows.items()
+    }
+    return recordings, tuple(chosen)
 
 
 def instants(name: str, column: Any, called: str) -> np.ndarray:
-    """The instants (rows,) of a data frame's column in seconds; dates count from 1970, durations from 0.
+    """Return the times in a data frame's column in seconds, (rows,); dates count from 1970, durations from 0.
 
     Args:
-        name: Of the modality.
+        name: Name of the modality.
         column: The column.
         called: Its name.
 
     Raises:
-        DataError: If one is missing or no time.
+        DataError: If an entry is missing or is not a time.
     """
     kind = getattr(column.dtype, "kind", "O")
-    if kind == "O" and hasattr(column, "infer_objects"):  # pandas has dates and durations as objects, too
+    if kind == "O" and hasattr(column, "infer_objects"):  # pandas may store dates and durations as objects
         column = column.infer_objects()
         kind = getattr(column.dtype, "kind", "O")
     if kind in "Mm":
@@ -90,11 +92,7 @@ def instants(name: str, column: Any, called: str) -> np.ndarray:
 
 
 def _refuse_shuffled(name: str, table: Any, rows: Mapping[Hashable, Sequence[int]]) -> None:
-    """Refuse a table without times whose own row numbers say that the rows of a sample are in another order.
-
-    Raises:
-        DataError: If they do.
-    """
+    """Refuse a table without times whose index shows that the rows of a sample are not in order."""
     for each, of in rows.items():
         if goes_back(getattr(table, "index", None), of):
             raise DataError(
@@ -104,39 +102,39 @@ def _refuse_shuffled(name: str, table: Any, rows: Mapping[Hashable, Sequence[int
 
 
 def goes_back(index: Any, rows: Sequence[int] | slice = slice(None)) -> bool:
-    """True if the numbers, dates or durations that a data frame calls some of its rows by are not in order.
+    """Return True if some numbers, dates or durations in a data frame's index are not in order.
 
     Args:
-        index: Of the data frame; None for a data frame that has none.
-        rows: Which rows.
+        index: Index of the data frame; None if it has none.
+        rows: Rows to compare.
     """
     kind = getattr(getattr(index, "dtype", None), "kind", "O")
     return kind in "iufMm" and not index[rows].dropna().is_monotonic_increasing
 
 
 def plain_values(column: Any) -> list[Any]:
-    """The values of a data frame's column; None where a column of objects or of a nullable type has none."""
+    """Return the values of a data frame's column, with None for missing values of objects and nullable types."""
     if hasattr(column, "notna") and (not isinstance(column.dtype, np.dtype) or column.dtype == object):
         column = column.astype(object).where(column.notna(), None)
     return column.to_numpy().tolist()
 
 
 def one_for_each(pairs: Iterable[tuple[Hashable, Any]], what: str) -> dict[Hashable, Any]:
-    """Sample → the one value that all of its rows have.
+    """Return the common value of all rows of a sample, by sample.
 
     Args:
         pairs: The sample and the value of each row.
-        what: What the values are, for the message.
+        what: Description of the values, for the message.
 
     Raises:
         DataError: If a sample has two values.
     """
-    found: dict[Hashable, Any] = {}
+    values: dict[Hashable, Any] = {}
     for each, value in pairs:
-        first = found.setdefault(each, value)
+        first = values.setdefault(each, value)
         if not _same(first, value):
             raise DataError(f"{what} says both {first!r} and {value!r} for the sample {each!r}")
-    return found
+    return values
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -146,10 +144,10 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Hashable, Any]:
-    """Sample → the one value that a column has in all of its rows, in whichever table has the column.
+    """Return the common value of a column in all rows of a sample, by sample, from the tables that have the column.
 
     Raises:
-        DataError: If no table has it, or a sample has two values.
+        DataError: If no table has the column, or a sample has two values.
     """
     having = [table for table in tables if column in [str(each) for each in table.columns]]
     if not having:
@@ -160,24 +158,23 @@ def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Has
 
 
 def _channels(name: str, columns: Sequence[str], spec: Modality, others: Collection[str]) -> list[str]:
-    if spec.channels and "joint" not in spec.axes and all(each in columns for each in spec.channels):
-        return list(spec.channels)
     chosen = [each for each in columns if each not in others]
-    if spec.channels and "joint" not in spec.axes and len(chosen) != len(spec.channels):
-        raise DataError(
-            f"{name} has the channels {', '.join(spec.channels)}, but the table has the columns {', '.join(chosen) or 'none'}; "
-            "name its columns like the channels"
-        )
     if spec.channels and "joint" not in spec.axes:
-        near = ", ".join(chosen)
-        raise DataError(f"{name}: which of the columns {near} is which of the channels {', '.join(spec.channels)}? Rename them")
+        if all(each in columns for each in spec.channels):
+            return list(spec.channels)
+        channels, listed = ", ".join(spec.channels), ", ".join(chosen) or "none"
+        if len(chosen) == len(spec.channels):
+            raise DataError(f"{name}: which of the columns {listed} is which of the channels {channels}? Rename them")
+        raise DataError(
+            f"{name} has the channels {channels}, but the table has the columns {listed}; name its columns like the channels"
+        )
     if not chosen:
         raise DataError(f"{name}: the table has no column of values")
     return chosen
 
 
 def _inner_shape(name: str, spec: Modality, columns: int) -> tuple[int, ...]:
-    """The shape of a row: its columns by joint and channel, where the modality has joints."""
+    """Return the shape of a row: (channels,), or (joints, channels) if the modality has joints."""
     axes = [axis for axis in spec.axes if axis not in ("time", "person")]
     if axes == ["channel"]:
         return (columns,)

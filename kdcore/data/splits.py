@@ -1,41 +1,166 @@
-"""Splits: samples that lack a modality, and checks before training."""
+"""Division of samples into splits, without those that lack a modality, and checks of the splits before training."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcore.contracts.dataset import Sample, SampleKey
-from kdcore.contracts.protocol import Splits
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.protocol import HELD_OUT, Protocol, Splits
 from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.data.dropped import Dropped, listed
 from kdcore.data.leakage import audit, similar_names
-from kdcore.errors import DataError
+from kdcore.data.targets import check_targets
+from kdcore.errors import DataError, ListingError, SplitError
+from kdcore.recipe.data_models import DataSpec
+
+if TYPE_CHECKING:
+    from kdcore.recipe.build import Builder
+
+
+def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
+    """List the samples of `dataset` and its unusable recordings, without reading signals.
+
+    Raises:
+        ListingError: If its folder is invalid, or a recording is damaged and `on_bad_sample` is ``error``.
+    """
+    with raised_as(ListingError):
+        samples = dataset.samples()
+        check_targets(dataset, samples)
+    faults = [str(each) for each in dataset.unusable if each.fault]
+    if faults and on_bad_sample == "error":
+        what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
+        raise ListingError(listed(what, faults))
+    if not samples:
+        raise ListingError(listed("no sample is left", faults) if faults else "the dataset found no samples")
+    return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
+
+
+@contextmanager
+def raised_as(kind: type[DataError]) -> Iterator[None]:
+    """Raise any `DataError` as one of another kind."""
+    try:
+        yield
+    except DataError as error:
+        raise kind(str(error)) from error
+
+
+@dataclass(frozen=True)
+class SplitSamples:
+    """The samples of a dataset, divided by a protocol.
+
+    The protocol divides all samples, and those that lack a modality are dropped afterwards. So a rule such as "every other
+    subject" gives the same splits whatever is missing.
+
+    Args:
+        samples: Samples that have the required modalities, including those in no split.
+        splits: Those of them in a split.
+        dropped: Recordings that become no sample of a split, with reasons.
+        leaks: Leaks between the splits that keys show, see `leakage.audit`.
+        lacking: Those of `dropped` that lack a modality.
+        left_out: One sentence per modality for which the recipe leaves out a share of the signals.
+    """
+
+    samples: list[Sample]
+    splits: Splits
+    dropped: list[Dropped]
+    leaks: list[str]
+    lacking: list[Dropped]
+    left_out: list[str]
+
+
+def recipe_splits(builder: Builder, dataset: Dataset) -> SplitSamples:
+    """List and split the samples of a recipe as a run does, but skip bad recordings, and report leaks instead of refusing them.
+
+    Raises:
+        RecipeError: If the dataset's folder is invalid, or the protocol cannot be applied.
+        DataError: If no sample has the required modalities.
+    """
+    spec, modalities = builder.recipe.data, builder.recipe.modalities
+    required = builder.recipe.student_modalities
+    missing = "mask" if spec.missing == "mask" else "drop"
+    with builder.locating_data_errors():
+        samples, whole, dropped, lacking = _divide(dataset, builder.protocol(), "skip", missing, modalities, required)
+        splits = whole.without(lacking)
+        samples, splits, left_out = with_shares_missing(samples, splits, spec, modalities, required, dropped)
+    return SplitSamples(samples, splits, dropped, audit(whole), [*lacking.values()], left_out)
+
+
+def load_splits(
+    dataset: Dataset,
+    protocol: Protocol,
+    spec: DataSpec,
+    modalities: Sequence[str],
+    required: Sequence[str] | None = None,
+) -> tuple[list[Sample], Splits, list[Dropped]]:
+    """List, split and audit samples; returns the samples that have `modalities`, the splits, and dropped recordings.
+
+    Args:
+        dataset: The dataset.
+        protocol: The protocol.
+        spec: The recipe's data section.
+        modalities: All modalities of the recipe.
+        required: With ``missing: mask``, the modalities that a sample must have; all by default.
+
+    Raises:
+        DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
+    """
+    samples, whole, dropped, lacking = _divide(dataset, protocol, spec.on_bad_sample, spec.missing, modalities, required)
+    with raised_as(SplitError):
+        expected = (len(dataset.classes), spec.labels != "withheld", dataset.target)
+        splits = checked_splits(whole, *expected)
+        if lacking:
+            splits = checked_splits(whole.without(lacking), *expected)
+    return samples, splits, dropped
+
+
+def _divide(
+    dataset: Dataset,
+    protocol: Protocol,
+    on_bad_sample: str,
+    missing: str,
+    modalities: Sequence[str],
+    required: Sequence[str] | None,
+) -> tuple[list[Sample], Splits, list[Dropped], dict[SampleKey, Dropped]]:
+    """Return samples with the required modalities, the splits of all samples, dropped recordings, and incomplete samples."""
+    samples, dropped = listed_samples(dataset, on_bad_sample)
+    with raised_as(SplitError):
+        whole = protocol.split(samples)
+    split_of = whole.split_of
+    try:
+        kept, lacking = complete_samples(samples, modalities, missing, required)
+    except DataError as error:
+        raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
+    dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
+    dropped += [Dropped.of(each.key, Dropped.NO_SPLIT) for each in kept if each.key not in split_of]
+    return kept, whole, dropped, lacking
 
 
 def complete_samples(
     samples: Sequence[Sample], modalities: Collection[str], missing: str, required: Collection[str] | None = None
 ) -> tuple[list[Sample], dict[SampleKey, Dropped]]:
-    """The samples that have every one of `modalities`, and what the others lack.
+    """Return the samples that have all required modalities, and the other samples with what they lack.
 
     Args:
-        samples: All there are.
-        modalities: All that the recipe uses.
-        missing: The recipe's treatment of incomplete samples; ``mask`` drops only those that lack one of `required`.
+        samples: All samples.
+        modalities: All modalities that the recipe uses.
+        missing: ``data.missing`` of the recipe; with ``mask``, only the modalities in `required` are required.
         required: Modalities of the students; all of `modalities` by default.
 
     Raises:
-        DataError: If one is incomplete and `missing` is ``error``, or if none is complete.
+        DataError: If a sample is incomplete and `missing` is ``error``, or if none is complete.
     """
     if missing == "mask" and required is not None:
         modalities = required
     kept, lacking = [], {}
-    wanted = frozenset(modalities)
+    needed = frozenset(modalities)
     for sample in samples:
-        if absent := sorted(wanted - sample.sources.keys()):
+        if absent := sorted(needed - sample.sources.keys()):
             reason = f"no {', no '.join(absent)}"
             lacking[sample.key] = Dropped.of(sample.key, reason, reason)
         else:
@@ -45,42 +170,66 @@ def complete_samples(
         raise DataError(listed(what, [str(each) for each in lacking.values()]))
     if not kept:
         counts = {modality: sum(modality in sample.sources for sample in samples) for modality in sorted(modalities)}
-        having = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
-        raise DataError(f"no sample has all of: {having}")
+        listed_counts = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
+        raise DataError(f"no sample has all of: {listed_counts}")
     return kept, lacking
 
 
-def left_out(
-    splits: Splits, shares: Mapping[str, float], seed: int, held_out: Collection[str]
-) -> dict[SampleKey, frozenset[str]]:
+def left_out(splits: Splits, shares: Mapping[str, float], seed: int) -> dict[SampleKey, frozenset[str]]:
     """Draw, for each modality, a fraction of the training samples whose signal is to be removed; returns sample → modalities.
 
     Args:
         splits: The samples of each split.
         shares: Modality → fraction of the samples that have it, per training split; rounded to whole samples.
         seed: Random seed; modalities are drawn independently.
-        held_out: Splits from which nothing is removed.
     """
-    found: dict[SampleKey, frozenset[str]] = {}
+    removed: dict[SampleKey, frozenset[str]] = {}
     for number, (modality, share) in enumerate(sorted(shares.items())):
         generator = np.random.default_rng([seed, number])
-        for split in sorted(set(splits.samples) - set(held_out)):
+        for split in sorted(set(splits.samples) - set(HELD_OUT)):
             having = [sample.key for sample in splits.samples[split] if modality in sample.sources]
             for index in generator.permutation(len(having))[: round(share * len(having))]:
                 key = having[int(index)]
-                found[key] = found.get(key, frozenset()) | {modality}
-    return found
+                removed[key] = removed.get(key, frozenset()) | {modality}
+    return removed
+
+
+def with_shares_missing(
+    samples: list[Sample],
+    splits: Splits,
+    spec: DataSpec,
+    modalities: Sequence[str],
+    required: Sequence[str],
+    dropped: list[Dropped],
+) -> tuple[list[Sample], Splits, list[str]]:
+    """Leave out the shares of signals that the recipe names; return samples, splits, and a sentence on each share.
+
+    Samples that cannot be used any more are added to `dropped`.
+    """
+    if not spec.missing_shares:
+        return samples, splits, []
+    if unknown := sorted(set(spec.missing_shares) - set(modalities)):
+        raise DataError(f"data.missing_shares: the recipe does not use {unknown[0]!r} (it uses {', '.join(modalities)})")
+    removed = left_out(splits, spec.missing_shares, spec.missing_seed)
+
+    def remaining(members: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(without_signals(sample, removed.get(sample.key, ())) for sample in members)
+
+    splits = replace(splits, samples={split: remaining(members) for split, members in splits.samples.items()})
+    kept, lacking = complete_samples(remaining(samples), modalities, spec.missing, required)
+    split_of = splits.split_of
+    dropped += [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
+    sentences = []
+    for modality, share in sorted(spec.missing_shares.items()):
+        count = sum(modality in each for each in removed.values())
+        how = f"{100 * share:g} %, at random, seed {spec.missing_seed}"
+        sentences.append(f"{modality}: left out of {count} training samples ({how})")
+    return kept, splits.without(lacking), sentences
 
 
 def without_signals(sample: Sample, modalities: Collection[str]) -> Sample:
     """`sample` without its signals of some modalities."""
     return replace(sample, sources={name: source for name, source in sample.sources.items() if name not in modalities})
-
-
-def without(splits: Splits, left_out: Collection[SampleKey]) -> Splits:
-    """`splits` without some of their samples."""
-    kept = {split: tuple(each for each in members if each.key not in left_out) for split, members in splits.samples.items()}
-    return replace(splits, samples=kept)
 
 
 def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
@@ -99,15 +248,14 @@ def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
     for sample in (sample for members in splits.samples.values() for sample in members):
         if sample.label is not None:
             subjects.setdefault(sample.label, set()).add(sample.key.subject)
-    everybody = set().union(*subjects.values()) if subjects else set()
-    lonely = [f"{classes[label]!r} ({min(who)})" for label, who in sorted(subjects.items()) if len(who) == 1]
-    said = []
+    single = [f"{classes[label]!r} ({min(names)})" for label, names in sorted(subjects.items()) if len(names) == 1]
+    warnings = []
     if untrained:
-        said.append(f"classes tested without training samples: {', '.join(untrained)}")
-    if lonely and len(everybody) > 1:
-        said.append(f"classes performed by a single subject: {', '.join(lonely)}")
-    said += [f"classes with nearly the same name: {', '.join(map(repr, group))}" for group in similar_names(classes)]
-    return said
+        warnings.append(f"classes tested without training samples: {', '.join(untrained)}")
+    if single and len(set().union(*subjects.values())) > 1:
+        warnings.append(f"classes performed by a single subject: {', '.join(single)}")
+    warnings += [f"classes with nearly the same name: {', '.join(map(repr, group))}" for group in similar_names(classes)]
+    return warnings
 
 
 def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = OF_CLASSES) -> Splits:

@@ -74,15 +74,15 @@ class Table:
         if split in HELD_OUT:
             raise TrainingError(f"training is not allowed on the {split} split")
         if split not in self.rows:
-            learnt = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
-            raise TrainingError(f"there is no split {split!r} to learn from; there are {learnt} ({self.splits.rule})")
+            names = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
+            raise TrainingError(f"there is no split {split!r} to learn from; there are {names} ({self.splits.rule})")
         rows, learners = self.rows[split], list(learners)
         if not learners or any(name not in self.present for name in learners):
             return rows
-        there = torch.stack([self.present[name][rows] for name in learners]).any(0)
-        if not bool(there.any()):
+        usable = torch.stack([self.present[name][rows] for name in learners]).any(0)
+        if not bool(usable.any()):
             raise TrainingError(f"no sample of the {split} split has the signals of {' or '.join(learners)}")
-        return rows[there]
+        return rows[usable]
 
     def labelled_rows(self, split: str) -> Tensor:
         """The labelled rows of a split; none if the split does not exist."""
@@ -104,21 +104,21 @@ class Table:
 
         None if that is unknown, or for the target ``values``.
         """
-        told = self.train_labels[rows]
-        told = told[known(told)]
+        labels = self.train_labels[rows]
+        labels = labels[known(labels)]
         if self.target.kind == "labels":
-            return (told == 1).sum(0)
-        return torch.bincount(told, minlength=len(self.classes)) if self.target.is_classes else None
+            return (labels == 1).sum(0)
+        return torch.bincount(labels, minlength=len(self.classes)) if self.target.is_classes else None
 
     def labelled_count(self, rows: Tensor) -> int | Tensor | None:
         """Number of `rows` with a training label; None if unknown.
 
         For several labels per sample, (names,) int64: the number of rows for which each label is known.
         """
-        told = self.train_labels[rows]
-        if self.target.kind == "labels" and partly_known(told):
-            return (told == told).sum(0)
-        return int(known(told).sum())
+        labels = self.train_labels[rows]
+        if self.target.kind == "labels" and partly_known(labels):
+            return (labels == labels).sum(0)
+        return int(known(labels).sum())
 
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
         """(B,) bool mask of the `rows` that have the signals of all `participants`; None if all rows have them."""
@@ -144,12 +144,11 @@ class Table:
         Raises:
             TrainingError: If a row lacks the signals of a participant.
         """
-        signals, participants = {}, list(participants)
+        participants = list(participants)
         if self.present and not stand_ins and (mask := self.complete(participants, rows)) is not None:
             key = self.keys[int(rows[~mask][0])]
             raise TrainingError(f"{key} lacks the signals of one of {', '.join(participants)}, and would have been read")
-        for name in participants:
-            signals[name] = bare(tuple([_take(part, rows) for part in self.inputs[name]]))
+        signals = {name: bare(tuple([_take(part, rows) for part in self.inputs[name]])) for name in participants}
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         return Batch(rows, signals, self.train_labels.index_select(0, rows) if labelled else None, self.keys, weights)
 
@@ -167,16 +166,13 @@ class Table:
     def to(self, device: torch.device, limit: int) -> Table:
         """Copy with tensors on `device`; inputs are moved only if they take at most `limit` bytes in total."""
         size = sum(part.numel() * part.element_size() for parts in self.inputs.values() for part in parts)
-        inputs = (
-            {name: tuple(part.to(device) for part in parts) for name, parts in self.inputs.items()}
-            if size <= limit
-            else self.inputs
-        )
-        rows = {name: each.to(device) for name, each in self.rows.items()}
+        inputs = self.inputs
+        if size <= limit:
+            inputs = {name: tuple(part.to(device) for part in parts) for name, parts in inputs.items()}
         return replace(
             self,
             inputs=inputs,
-            rows=rows,
+            rows={name: each.to(device) for name, each in self.rows.items()},
             labels=self.labels.to(device),
             train_labels=self.train_labels.to(device),
             present={name: mask.to(device) for name, mask in self.present.items()},
@@ -189,9 +185,9 @@ def _take(part: Tensor, rows: Tensor) -> Tensor:
     if part.device == rows.device:
         read_ahead(part, rows)
         return part.index_select(0, rows)
-    here = rows.to(part.device)
-    read_ahead(part, here)
-    return part.index_select(0, here).to(rows.device, non_blocking=True)
+    moved = rows.to(part.device)
+    read_ahead(part, moved)
+    return part.index_select(0, moved).to(rows.device, non_blocking=True)
 
 
 def shuffled(count: int, seed: int) -> Tensor:
@@ -225,9 +221,9 @@ def balanced(labels: Tensor, seed: int) -> Tensor:
         count = int(wanted.sum())
         orders = [members[torch.randperm(len(members), generator=random)] for _ in range(-(-count // len(members)))]
         drawn[wanted] = torch.cat([*orders, members[:0]])[:count]
-    found = torch.empty(len(labels), dtype=torch.int64)
+    order = torch.empty(len(labels), dtype=torch.int64)
     at_known = known[torch.randperm(len(labels), generator=random)]
-    found[at_known] = drawn
+    order[at_known] = drawn
     unlabelled = (~known).nonzero().flatten()
-    found[~at_known] = unlabelled[torch.randperm(len(unlabelled), generator=random)]
-    return found
+    order[~at_known] = unlabelled[torch.randperm(len(unlabelled), generator=random)]
+    return order

@@ -41,12 +41,12 @@ def _wrong_target(sample: Sample, target: Target, count: int) -> str:
         return ""
     if len(sample.target) != count:
         return f"its target has {len(sample.target)} numbers, but the dataset has {count} {target.kind}"
-    told = [each for each in sample.target if each == each]
-    if not told:
+    given = [each for each in sample.target if each == each]
+    if not given:
         return f"none of its {target.kind} is known (NaN); give no target"
-    if target.kind == "labels" and not set(told) <= {0, 1}:
-        return f"a label is 0 or 1, not {next(each for each in told if each not in (0, 1)):g}"
-    return "" if np.isfinite(told).all() else "its values are not finite numbers"
+    if target.kind == "labels" and not set(given) <= {0, 1}:
+        return f"a label is 0 or 1, not {next(each for each in given if each not in (0, 1)):g}"
+    return "" if np.isfinite(given).all() else "its values are not finite numbers"
 
 
 def _refuse_unresolved(numbers: Sequence[Sequence[float]], names: Sequence[str]) -> None:
@@ -55,8 +55,8 @@ def _refuse_unresolved(numbers: Sequence[Sequence[float]], names: Sequence[str])
         return
     values = np.array(numbers, np.float64)
     for name, column in zip(names, values.T, strict=False):
-        told = column[~np.isnan(column)]
-        peak, spread = (float(np.abs(told).max()), float(np.ptp(told))) if len(told) else (0.0, 0.0)
+        given = column[~np.isnan(column)]
+        peak, spread = (float(np.abs(given).max()), float(np.ptp(given))) if len(given) else (0.0, 0.0)
         if LARGEST < peak < np.inf or 0 < peak < 1 / LARGEST:
             raise DataError(f"the value {name!r} has magnitudes of up to {peak:.3g}, beyond float32; give it in another unit")
         if 0 < spread < np.inf and np.spacing(np.float32(peak)) > 0.001 * spread:
@@ -72,12 +72,12 @@ def _wrong_weight(sample: Sample, weighted: bool) -> str:
     return wrong_weight(sample.weight)
 
 
-def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], names: Sequence[str]) -> Target:
+def with_statistics(target: Target, training: Tensor, rows: Mapping[str, Tensor], names: Sequence[str]) -> Target:
     """The target with the mean and standard deviation of each value over the training samples; any other as it is.
 
     Args:
         target: The dataset's target.
-        told: (N, names) training values, NaN if unknown or withheld.
+        training: (N, names) training values, NaN if unknown or withheld.
         rows: Split → its rows. Statistics are computed on ``train``, or on all training splits if ``train`` has no values.
         names: Names of the values.
 
@@ -88,7 +88,7 @@ def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], na
         return target
     learnt = [each for split, each in rows.items() if split not in HELD_OUT]
     for chosen in (rows["train"], torch.cat(learnt)):
-        values = told[chosen][known(told[chosen])].double()
+        values = training[chosen][known(training[chosen])].double()
         if len(values):
             break
     else:
@@ -103,10 +103,10 @@ def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], na
 
 
 def target_warnings(
-    labels: Tensor, told: Tensor, rows: Mapping[str, Tensor], target: Target, names: Sequence[str]
+    labels: Tensor, training: Tensor, rows: Mapping[str, Tensor], target: Target, names: Sequence[str]
 ) -> list[str]:
     """Sentences on labels that training or test samples never have, or always; and on test values beyond the training range."""
-    train, test = told[rows["train"]], labels[rows["test"]]
+    train, test = training[rows["train"]], labels[rows["test"]]
     train, test = train[known(train)], test[known(test)]
     if target.is_classes or not len(train) or not len(test):
         return []
@@ -116,19 +116,19 @@ def target_warnings(
         least, largest = train.nan_to_num(torch.inf).amin(0), train.nan_to_num(-torch.inf).amax(0)
         outside, stated = ((test < least) | (test > largest)).sum(0), test.isfinite().sum(0)
         counts = zip(names, outside.tolist(), stated.tolist(), strict=True)
-        found = [f"{name!r} ({count} of {of} test samples)" for name, count, of in counts if count]
-        return [*lacking, *([f"values beyond the range of the training samples: {', '.join(found)}"] if found else [])]
-    said = []
+        beyond = [f"{name!r} ({count} of {total} test samples)" for name, count, total in counts if count]
+        return [*lacking, *([f"values beyond the range of the training samples: {', '.join(beyond)}"] if beyond else [])]
+    warnings = []
     if len(names) > 1 and bool((train.sum(1) == 1).all()) and bool((test.sum(1) == 1).all()):
-        said.append("every sample has exactly one label: if labels exclude each other, give classes instead")
-    for what, here in (("training", train), ("test", test)):
-        said += lacking_numbers(here.cpu(), names, what, "labels")
-        stated = (here == here).any(0)  # of a label that is never known, nothing is said
-        for how, missing in (("no", stated & ~(here == 1).any(0)), ("every", stated & ~(here == 0).any(0))):
+        warnings.append("every sample has exactly one label: if labels exclude each other, give classes instead")
+    for what, values in (("training", train), ("test", test)):
+        warnings += lacking_numbers(values.cpu(), names, what, "labels")
+        stated = (values == values).any(0)  # a label that is never known is not reported
+        for how, missing in (("no", stated & ~(values == 1).any(0)), ("every", stated & ~(values == 0).any(0))):
             if bool(missing.any()):
                 listed = ", ".join(repr(name) for name, each in zip(names, missing.tolist(), strict=True) if each)
-                said.append(f"labels that {how} {what} sample has: {listed}")
-    return said
+                warnings.append(f"labels that {how} {what} sample has: {listed}")
+    return warnings
 
 
 def lacking_numbers(numbers: ArrayLike, names: Sequence[str], what: str, kind: str) -> list[str]:

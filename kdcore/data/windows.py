@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.units import misread_time
 from kdcore.errors import DataError
 
 MOST_WINDOWS = 100_000
-"""Largest number of windows of one recording; more are taken for a mistake in `length` or `hop`."""
+"""Maximum number of windows of one recording; more are probably a mistake in the recipe."""
 
 Span = tuple[float, float]
 """Start and end in seconds, on the clock that a sample's modalities share."""
 
 
 class WindowError(DataError):
-    """Windows that no recording can be cut into: an error of the recipe, not a bad sample."""
+    """Raised for windows into which no recording can be cut: an error of the recipe, not of a sample."""
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """Windows of equal length, cut from the time that all of a sample's modalities cover.
+    """Options of windows: equal lengths, cut from the time that all of a sample's modalities cover.
 
     Args:
         length: Length of a window in seconds.
@@ -37,21 +36,9 @@ class Cutting:
     hop: float
     modalities: tuple[str, ...]
 
-    def spans(self, dataset: Dataset, sample: Sample, known: Mapping[str, Signal] | None = None) -> list[Span]:
-        """Start and end of every window of `sample` in seconds, within the time that the modalities it has cover.
-
-        Args:
-            dataset: Reads the modalities that are not `known`.
-            sample: The sample.
-            known: Modality → signal that has been read already.
-        """
-        known, there = known or {}, [modality for modality in self.modalities if modality in sample.sources]
-        signals = [known[each] if each in known else dataset.read(sample, each) for each in there]
-        return windows(signals, self.length, self.hop)
-
 
 def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
-    """Start and end in seconds of every window within the time that all of `signals` cover.
+    """Return start and end in seconds of every window within the time that all `signals` cover.
 
     Raises:
         ValueError: If a signal is empty.
@@ -65,8 +52,7 @@ def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
         raise WindowError(f"data.window.length is {length:g} s, shorter than one sample of a signal at {rate}")
     start = max(float(signal.clock[0]) for signal in signals)
     stop = min(float(signal.clock[0]) + signal.duration for signal in signals)
-    if (stop - start - length) / hop > MOST_WINDOWS:
-        number = (stop - start - length) / hop
+    if (number := (stop - start - length) / hop) > MOST_WINDOWS:
         unit = misread_time(slowest.rate)
         raise WindowError(
             f"data.window.hop of {hop:g} s cuts a recording of {stop - start:.4g} s into {number:.3g} windows{unit}"
@@ -76,14 +62,14 @@ def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
 
 
 def timed(signal: Signal) -> Signal:
-    """`signal` with its clock written out, so that cutting many windows from it does not compute the clock for each."""
+    """Return `signal` with explicit times, so that they are computed only once for all of its windows."""
     return signal if signal.times is not None else replace(signal, times=signal.clock)
 
 
 def cut(signal: Signal, span: Span) -> Signal:
-    """The part of `signal` within ``[start, end)``, on the same clock."""
+    """Return the part of `signal` within ``[start, end)``, on the same clock."""
     clock = signal.clock
-    first, last = np.searchsorted(clock, np.asarray(span) - 1e-6 / signal.rate)  # rounding must not cost a sample
+    first, last = np.searchsorted(clock, np.asarray(span) - 1e-6 / signal.rate)  # tolerance for rounding
     return Signal(
         signal.values[first:last], signal.rate, float(clock[first]) if first < len(clock) else span[0], clock[first:last]
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kdcore.contracts.drawing import Drawing
     from kdcore.contracts.encoder import Participant
+    from kdcore.contracts.leakage_check import LeakageCheck
     from kdcore.contracts.tracker import Tracker
     from kdcore.deploy.predictor import Predictor
     from kdcore.plugin.deprecation import Deprecation
@@ -97,6 +98,14 @@ def register_class_embeddings(register: Register) -> None:
 @hookspec
 def register_executors(register: Register) -> None:
     """Register `kdcore.Executor` classes, which run the commands of ``--jobs``."""
+
+
+@hookspec
+def leakage_checks() -> Sequence[LeakageCheck] | None:
+    """Return `kdcore.LeakageCheck` objects, which search for copies of test recordings in other splits before each training.
+
+    Prepared data contain what a check computes for each recording, so they are prepared again if a check is added or changes.
+    """
 
 
 @hookspec

@@ -13,7 +13,7 @@ from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
 from kdcore.contracts.target import known
-from kdcore.data.preparation import load_splits
+from kdcore.data.splits import load_splits
 from kdcore.data.windows import Span, windows
 from kdcore.deploy.bundle import DESCRIPTION, load_student
 from kdcore.deploy.predictor import cut_pieces

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdcore.cache import cache_folder
 from kdcore.data.fingerprint import UnidentifiedError
-from kdcore.data.preparation import listed_samples, recordings_fingerprint
-from kdcore.data.splits import complete_samples
+from kdcore.data.preparation import recordings_fingerprint
+from kdcore.data.splits import complete_samples, listed_samples
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, factories_used, versions_used
 from kdcore.recipe.models import Recipe

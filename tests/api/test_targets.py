@@ -337,7 +337,7 @@ class TestLabelsThatAreNotKnown:
             check_targets(found, [nothing])
 
     def test_data_check_counts_them(self, here):
-        from kdcore.data.check import unknown_numbers
+        from kdcore_inspect.data_check import unknown_numbers
 
         data = dataset(labels=self.partly, classes=NAMES)
         told = [each for each in data.samples() if each.target is not None]

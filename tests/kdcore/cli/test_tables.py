@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from kdcore.cli.tables import output, show_table, size_text
+from kdcore.cli.tables import output_console, show_table, size_text
 
 CELLS = ("a student with many teachers", "accelerometer and gyroscope", "71.3 ± 2.1")
 
@@ -39,11 +39,11 @@ def test_a_terminal_that_is_too_narrow_gets_a_line_per_cell():
 def test_a_pipe_is_100_columns_wide(monkeypatch):
     for columns in ("", "0", "many"):
         monkeypatch.setenv("COLUMNS", columns)
-        assert output().width == 100
+        assert output_console().width == 100
     monkeypatch.delenv("COLUMNS")
-    assert output().width == 100
+    assert output_console().width == 100
     monkeypatch.setenv("COLUMNS", "50")
-    assert output().width == 50
+    assert output_console().width == 50
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from kdcore.data.branch import Branch
 from kdcore.data.data_cache import columns_in, damaged_columns
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.reading import as_array
-from kdcore.data.windows import Cutting, WindowError, cut, windows
+from kdcore.data.windows import WindowError, cut, windows
 from kdcore.errors import DataError
 
 
@@ -230,10 +230,10 @@ def test_rounding_never_costs_a_window_a_sample(rate, start):
         np.testing.assert_array_equal(cut(signal, span).values, np.arange(3 * number, 3 * number + 15))
 
 
-def test_a_recording_shorter_than_a_window_has_none(files):
-    dataset = toys.Files(files)
-    assert Cutting(1.01, 0.5, ("wrist",)).spans(dataset, dataset.samples()[0]) == []
-    assert Cutting(1.0, 0.5, ("wrist",)).spans(dataset, dataset.samples()[0]) == [(0.0, 1.0)]
+def test_a_recording_shorter_than_a_window_has_none():
+    signal = Signal(np.zeros((10, 2)), 10.0)
+    assert windows([signal], 1.01, 0.5) == []
+    assert windows([signal], 1.0, 0.5) == [(0.0, 1.0)]
 
 
 @pytest.mark.parametrize(

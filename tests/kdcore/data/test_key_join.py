@@ -39,9 +39,7 @@ def recordings(draw):
         rows = [(number, window) for number in range(len(having)) for window in range(draw(st.integers(0, 3)))]
         recorded, windows = (np.array([row[each] for row in rows], np.int64) for each in (0, 1))
         columns.append(
-            Column(
-                having, recorded, windows, torch.arange(float(len(rows))), {}, *[[""] * len(having)] * 3, [1.0] * len(having)
-            )
+            Column(having, recorded, windows, torch.arange(float(len(rows))), {}, [""] * len(having), {}, [1.0] * len(having))
         )
     return samples, Splits(members, "drawn"), columns
 
@@ -51,7 +49,13 @@ def recordings(draw):
 def test_joins_as_keys_do(drawn):
     samples, splits, columns = drawn
     split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
-    by_key = [dict(zip(each.keys, each.values.tolist(), strict=True)) for each in columns]
+    by_key = [
+        {
+            replace(each.samples[recorded].key, window=window): value
+            for recorded, window, value in zip(each.recorded, each.windows, each.values.tolist(), strict=True)
+        }
+        for each in columns
+    ]
     expected = []
     for sample in samples:
         for window in range(3):
@@ -61,7 +65,7 @@ def test_joins_as_keys_do(drawn):
                 expected.append((key, sample))
     join = KeyJoin(samples, splits)
     try:
-        joined = join.rows(columns, MODALITIES)
+        joined = join.rows([*zip(columns, MODALITIES, strict=True)])
     except DataError:
         assert not expected
         return
@@ -85,9 +89,9 @@ def test_joins_as_keys_do(drawn):
 def test_no_row_in_common_is_an_error():
     sample = Sample(SampleKey("1", "1", "1"), 0, dict.fromkeys(MODALITIES))
     none = np.empty(0, np.int64)
-    said = ([""], [""], [""], [1.0])
+    said = ([""], {}, [1.0])
     columns = [Column([sample], np.zeros(1, np.int64), np.array([n]), torch.zeros(1), {}, *said) for n in (0, 1)]
     empty = [Column([sample], none, none, torch.zeros(0), {}, *said)] * 2
     for each in (columns, empty):
         with pytest.raises(DataError, match="no samples are left"):
-            KeyJoin([sample], Splits({"train": (sample,)}, "")).rows(each, MODALITIES)
+            KeyJoin([sample], Splits({"train": (sample,)}, "")).rows([*zip(each, MODALITIES, strict=True)])

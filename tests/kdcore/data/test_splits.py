@@ -17,8 +17,8 @@ from kdcore.data.dropped import Dropped
 from kdcore.data.labels import noisy_labels
 from kdcore.data.leakage import audit, content_leaks, similar_names
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.preparation import load_splits, load_table
-from kdcore.data.splits import checked_splits, class_warnings, complete_samples
+from kdcore.data.preparation import load_table
+from kdcore.data.splits import checked_splits, class_warnings, complete_samples, load_splits
 from kdcore.errors import DataError, ListingError, SplitError
 
 

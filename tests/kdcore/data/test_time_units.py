@@ -12,10 +12,10 @@ from sensor_recordings import ACC, dataset, write
 import kdcore
 from kdcore import Modality, SampleKey
 from kdcore.contracts.units import misread_time, time_factor
-from kdcore.data.check import check
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import odd_rates
 from kdcore.errors import DataError
+from kdcore_inspect.data_check import check
 
 WATCH = Modality("watch", ("time", "channel"), ("channel", "time"), "m/s^2")
 

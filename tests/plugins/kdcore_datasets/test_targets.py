@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from kdcore import DataError, Target
-from kdcore.data.check import check
 from kdcore_datasets.sensor_csv.dataset import SensorCsv
 from kdcore_datasets.sensor_csv.options import Device, Label
 from kdcore_datasets.targets import read_numbers_of
 from kdcore_datasets.window_arrays import Windows, WindowSet
+from kdcore_inspect.data_check import check
 
 ROWS = np.array([[1, 0], [0, 0], [1, 1], [np.nan, np.nan]])
 

@@ -7,7 +7,7 @@ change. Outlines that correlate are compared after removing a trend and fitting 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcore.contracts.dataset import Sample, SampleKey
-from kdcore.contracts.modality import Signal
-from kdcore.contracts.protocol import Splits
-from kdcore.data.near_copies import channels_of, is_recorded
+from kdcore import LeakageCheck, Sample, SampleKey, Signal, Splits
+from kdcore_inspect.near_copies import channels_of, is_recorded
 
 COMPONENTS, GROUPS, SHORTEST = 16, 4, 20
 """Number of cosine components, maximum number of channels or groups of channels, and minimum number of samples."""
@@ -38,49 +36,52 @@ RECORDED, SMOOTH = "r", "s"
 """First character of an outline with and without noise. Two smooth recordings may be similar by nature."""
 
 
-def outline(signal: Signal) -> str:
-    """Return the slow movement of a recording as text; empty if it is too short or constant."""
-    x = channels_of(signal.values, GROUPS)
-    if len(x) < SHORTEST:
-        return ""
-    if signal.times is not None:
-        even = np.linspace(signal.times[0], signal.times[-1], len(x))
-        x = np.stack([np.interp(even, signal.times, channel) for channel in x.T], axis=1)
-    middle = max(0, len(x) - FEW) // 2
-    section = x[middle : middle + FEW]
-    kind = RECORDED if is_recorded(section[:, [int(section.var(axis=0).argmax())]]) else SMOOTH
-    if len(x) > LONG:
-        edges = np.linspace(0, len(x), LONG + 1).astype(int)
-        x = np.add.reduceat(x, edges[:-1], axis=0) / np.diff(edges)[:, None]
-    x = x - x.mean(axis=0)
-    components = _cosines(len(x))[0].T @ x
-    norm = float(np.linalg.norm(components))
-    if not norm > 1e-6 * float(np.linalg.norm(x)):
-        return ""
-    return kind + base64.b64encode((components / norm).astype(np.float16).tobytes()).decode()
+class ResampledCopies(LeakageCheck):
+    """Search for test recordings whose slow movement is that of a recording in another split."""
 
+    name = "resampled-copies"
+    certain = False
 
-def resampled_copies(
-    splits: Splits, outlines: Mapping[str, Mapping[SampleKey, str]], contents: Mapping[str, Mapping[SampleKey, str]]
-) -> list[str]:
-    """Return one line per test recording that may be in another split as well, at most `FOUND` per modality.
+    def summary(self, signal: Signal) -> str:
+        """Return the slow movement of a recording as text; empty if it is too short or constant."""
+        x = channels_of(signal.values, GROUPS)
+        if len(x) < SHORTEST:
+            return ""
+        if signal.times is not None:
+            even = np.linspace(signal.times[0], signal.times[-1], len(x))
+            x = np.stack([np.interp(even, signal.times, channel) for channel in x.T], axis=1)
+        middle = max(0, len(x) - FEW) // 2
+        section = x[middle : middle + FEW]
+        kind = RECORDED if is_recorded(section[:, [int(section.var(axis=0).argmax())]]) else SMOOTH
+        if len(x) > LONG:
+            edges = np.linspace(0, len(x), LONG + 1).astype(int)
+            x = np.add.reduceat(x, edges[:-1], axis=0) / np.diff(edges)[:, None]
+        x = x - x.mean(axis=0)
+        components = _cosines(len(x))[0].T @ x
+        norm = float(np.linalg.norm(components))
+        if not norm > 1e-6 * float(np.linalg.norm(x)):
+            return ""
+        return kind + base64.b64encode((components / norm).astype(np.float16).tobytes()).decode()
 
-    Args:
-        splits: Samples of each split.
-        outlines: Outlines by modality and sample.
-        contents: Content hashes by modality and sample. Equal recordings are reported by `leakage.content_leaks`.
-    """
-    lines = []
-    for modality, by_sample in outlines.items():
-        pairs = _similar_pairs(splits, by_sample, contents.get(modality, {}))
-        reported = [
-            f"the {modality} of {tested.key} (test) and {other.key} ({split}) may be one recording, resampled, filtered or "
-            f"shifted ({100 * share:.1f} % of their slow movement is the same)"
-            for share, tested, other, split in pairs[:FOUND]
-        ]
-        more = len(pairs) - FOUND
-        lines += [*reported, *([f"{more} more pairs of the {modality} seem to be one recording"] if more > 0 else [])]
-    return lines
+    def findings(
+        self,
+        splits: Splits,
+        summaries: Mapping[str, Mapping[SampleKey, str]],
+        contents: Mapping[str, Mapping[SampleKey, str]],
+        read: Callable[[Sample, str], Signal],
+    ) -> list[str]:
+        """Return one line per possible copy, at most `FOUND` per modality."""
+        lines = []
+        for modality, outlines in summaries.items():
+            pairs = _similar_pairs(splits, outlines, contents.get(modality, {}))
+            lines += [
+                f"the {modality} of {tested.key} (test) and {other.key} ({split}) may be one recording, resampled, filtered or "
+                f"shifted ({100 * share:.1f} % of their slow movement is the same)"
+                for share, tested, other, split in pairs[:FOUND]
+            ]
+            if len(pairs) > FOUND:
+                lines.append(f"{len(pairs) - FOUND} more pairs of the {modality} seem to be one recording")
+        return lines
 
 
 def _similar_pairs(
@@ -91,7 +92,7 @@ def _similar_pairs(
         (sample, split) for split, members in splits.samples.items() for sample in members if sample.key in outlines
     ]
     lengths = {len(outlines[sample.key]) for sample, _ in samples_and_splits}
-    found = []
+    pairs = []
     for length in lengths:
         same_length = [(sample, split) for sample, split in samples_and_splits if len(outlines[sample.key]) == length]
         tested = [sample for sample, split in same_length if split == "test"]
@@ -102,8 +103,8 @@ def _similar_pairs(
             same = contents.get(tested_sample.key, "") == contents.get(other_sample.key)
             smooth = outlines[tested_sample.key][0] == outlines[other_sample.key][0] == SMOOTH
             if not same and not smooth and (share := common_movement(one[row], two[column])) >= SAME:
-                found.append((share, tested_sample, other_sample, split))
-    return sorted(found, key=lambda each: -each[0])
+                pairs.append((share, tested_sample, other_sample, split))
+    return sorted(pairs, key=lambda each: -each[0])
 
 
 def _decoded(texts: Sequence[str]) -> NDArray[np.floating[Any]]:

@@ -11,9 +11,9 @@ import toys
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.data.near_copies import channels_of, common_share, near_copies, sketch
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import SplitError
+from kdcore_inspect.near_copies import NearCopies, channels_of, common_share
 
 DRAW = np.random.default_rng(0)
 
@@ -41,8 +41,9 @@ def found(train: list[np.ndarray], test: list[np.ndarray]) -> list[str]:
     arrays = {SampleKey(str(number), "a", "1"): values for number, values in enumerate([*train, *test])}
     samples = [Sample(key, 0, {"wrist": number}) for number, key in enumerate(arrays)]
     splits = Splits({"train": tuple(samples[: len(train)]), "test": tuple(samples[len(train) :])}, "")
-    sketches = {"wrist": {key: sketch(Signal(values, 50.0)) for key, values in arrays.items()}}
-    return near_copies(splits, sketches, {}, lambda sample, _: Signal(arrays[sample.key], 50.0))
+    check = NearCopies()
+    summaries = {"wrist": {key: check.summary(Signal(values, 50.0)) for key, values in arrays.items()}}
+    return check.findings(splits, summaries, {}, lambda sample, _: Signal(arrays[sample.key], 50.0))
 
 
 @pytest.mark.parametrize("how", COPIES)

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from runs import typed
 
-from kdcore.data.check import check
 from kdcore.errors import DataError, RecipeError
 from kdcore.runs.run import dry_run
+from kdcore_inspect.data_check import check
 
 ENCODER = {"name": "cnn1d", "width": 8}
 BOTH = [{"name": "resample", "length": 16}]

@@ -16,10 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from kdcore.contracts.dataset import Sample, SampleKey
-from kdcore.contracts.modality import Signal
-from kdcore.contracts.protocol import Splits
-from kdcore.errors import DataError
+from kdcore import DataError, LeakageCheck, Sample, SampleKey, Signal, Splits
 
 PIECE, REACH = 16, 4
 """Length of a segment in samples, and the radius in samples within which its start has the largest change."""
@@ -49,46 +46,46 @@ COMPARISONS, FOUND = 500, 5
 """Maximum number of pairs compared sample by sample, and of near copies reported, per modality."""
 
 
-def sketch(signal: Signal) -> str:
-    """Return the hashes of a recording's characteristic segments as text; empty if it is too short or simple."""
-    return "".join(sorted(_pieces(channels_of(signal.values)))[:HASHES])
-
-
-def near_copies(
-    splits: Splits,
-    sketches: Mapping[str, Mapping[SampleKey, str]],
-    contents: Mapping[str, Mapping[SampleKey, str]],
-    read: Callable[[Sample, str], Signal],
-) -> list[str]:
-    """Return one line per test recording with a near copy in another split, at most `FOUND` per modality.
+class NearCopies(LeakageCheck):
+    """Search for test recordings with a near copy in another split.
 
     Two recordings :math:`x, y` are near copies if, over at least half of the shorter one, the best fit
     :math:`y \\approx a x + b` with one factor and an offset per channel leaves at most a millionth of the variance
     unexplained. Signals without noise are ignored.
-
-    Args:
-        splits: Samples of each split.
-        sketches: Sketches by modality and sample.
-        contents: Content hashes by modality and sample. Equal recordings are reported by `leakage.content_leaks`.
-        read: ``read(sample, modality)`` reads a recording.
     """
-    lines = []
-    for modality, by_sample in sketches.items():
-        count = 0
-        for number, (tested, other, split) in enumerate(_candidates(splits, by_sample, contents.get(modality, {}))):
-            if number == COMPARISONS or count == FOUND:
-                break
-            try:
-                one, two = read(tested, modality), read(other, modality)
-            except (DataError, ValueError):
-                continue
-            if share := common_share(one.values, two.values):
-                count += 1
-                lines.append(
-                    f"the {modality} of {tested.key} (test) and {other.key} ({split}) are the same recording but for scale, "
-                    f"offset or length ({100 * share:.0f} % of the shorter one)"
-                )
-    return lines
+
+    name = "near-copies"
+    certain = True
+
+    def summary(self, signal: Signal) -> str:
+        """Return the hashes of a recording's characteristic segments as text; empty if it is too short or simple."""
+        return "".join(sorted(_pieces(channels_of(signal.values)))[:HASHES])
+
+    def findings(
+        self,
+        splits: Splits,
+        summaries: Mapping[str, Mapping[SampleKey, str]],
+        contents: Mapping[str, Mapping[SampleKey, str]],
+        read: Callable[[Sample, str], Signal],
+    ) -> list[str]:
+        """Return one line per near copy, at most `FOUND` per modality."""
+        lines = []
+        for modality, sketches in summaries.items():
+            count = 0
+            for number, (tested, other, split) in enumerate(_candidates(splits, sketches, contents.get(modality, {}))):
+                if number == COMPARISONS or count == FOUND:
+                    break
+                try:
+                    one, two = read(tested, modality), read(other, modality)
+                except (DataError, ValueError):
+                    continue
+                if share := common_share(one.values, two.values):
+                    count += 1
+                    lines.append(
+                        f"the {modality} of {tested.key} (test) and {other.key} ({split}) are the same recording but for "
+                        f"scale, offset or length ({100 * share:.0f} % of the shorter one)"
+                    )
+        return lines
 
 
 def _candidates(

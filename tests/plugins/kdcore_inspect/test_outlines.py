@@ -10,8 +10,8 @@ from scipy import signal as scipy_signal
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.data.outlines import outline, resampled_copies
 from kdcore.data.pipeline import Pipeline
+from kdcore_inspect.outlines import ResampledCopies
 
 
 def recording(number: int, length: int = 200, channels: int = 3) -> np.ndarray:
@@ -29,6 +29,7 @@ def linear(x: np.ndarray, length: int) -> np.ndarray:
     return np.stack([np.interp(places, np.arange(len(x)), channel) for channel in x.T], axis=1)
 
 
+CHECK = ResampledCopies()
 LOW = scipy_signal.butter(4, 5, fs=50)
 COPIES = {
     "twice the rate": lambda x: linear(x, 400),
@@ -43,12 +44,17 @@ COPIES = {
 }
 
 
-def found(train: list[np.ndarray], test: list[np.ndarray], times: np.ndarray | None = None) -> list[str]:
+def compared(splits: Splits, signals: dict[SampleKey, Signal]) -> list[str]:
+    """The lines on recordings that are probably in both splits."""
+    summaries = {key: text for key, signal in signals.items() if (text := CHECK.summary(signal))}
+    return CHECK.findings(splits, {"wrist": summaries}, {}, lambda sample, _: signals[sample.key])
+
+
+def found(train: list[np.ndarray], test: list[np.ndarray]) -> list[str]:
     arrays = {SampleKey(str(number), "a", "1"): values for number, values in enumerate([*train, *test])}
     samples = [Sample(key, 0, {"wrist": number}) for number, key in enumerate(arrays)]
     splits = Splits({"train": tuple(samples[: len(train)]), "test": tuple(samples[len(train) :])}, "")
-    outlines = {key: outline(Signal(values, 50.0, times=times)) for key, values in arrays.items()}
-    return resampled_copies(splits, {"wrist": {key: text for key, text in outlines.items() if text}}, {})
+    return compared(splits, {key: Signal(values, 50.0) for key, values in arrays.items()})
 
 
 @pytest.mark.parametrize("how", COPIES)
@@ -66,10 +72,10 @@ def test_irregular_times_are_even_before_they_are_compared():
     x = recording(1)
     chosen = np.sort(np.random.default_rng(0).choice(200, 120, replace=False))
     chosen[[0, -1]] = 0, 199
-    texts = {SampleKey("1", "a", "1"): outline(Signal(x, 50.0))}
-    texts[SampleKey("2", "a", "1")] = outline(Signal(x[chosen], 50.0, times=chosen / 50))
-    one, two = (Sample(key, 0, {"wrist": 0}) for key in texts)
-    assert len(resampled_copies(Splits({"train": (one,), "test": (two,)}, ""), {"wrist": texts}, {})) == 1
+    signals = {SampleKey("1", "a", "1"): Signal(x, 50.0)}
+    signals[SampleKey("2", "a", "1")] = Signal(x[chosen], 50.0, times=chosen / 50)
+    one, two = (Sample(key, 0, {"wrist": 0}) for key in signals)
+    assert len(compared(Splits({"train": (one,), "test": (two,)}, ""), signals)) == 1
 
 
 def test_other_recordings_are_no_copies():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdcore import Modality, SampleKey, Signal
-from kdcore.data.signal_checks import measure, odd_ranges, odd_signals
+from kdcore_inspect.signal_checks import measure, odd_ranges, odd_signals
 
 WATCH = Modality("watch", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0)
 TURN = WATCH.renamed("turn", units="rad/s")
