@@ -61,13 +61,12 @@ def predict(
     With --model, classify them with a model that comes with kdcore.
     """
     from kdcore.cli.pictures import draw, refuse_path
-    from kdcore.deploy.plain_tables import DECIMAL_MARKS
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
     from kdcore.user_warnings import counted
 
     refuse_path("--plot", plot)
-    if decimal not in DECIMAL_MARKS:
+    if decimal not in (".", ","):
         raise UsageError(f"--decimal is '.' or ',', not {decimal!r}")
     files = [*([student] if model else []), *(files or [])]
     _refuse_files(student, files, dataset, plot)

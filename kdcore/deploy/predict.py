@@ -15,10 +15,8 @@ import numpy as np
 from kdcore.contracts.drawing import Drawing, Estimated, Labelled
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.target import OF_CLASSES, Target, with_units
-from kdcore.deploy.plain_recordings import choose_columns, known_rate, note_unused
-from kdcore.deploy.plain_tables import cells_of, fault, header_of, number_in, too_long
 from kdcore.deploy.predictor import Predictor
-from kdcore.deploy.recordings import read_recording
+from kdcore.deploy.recordings import read_recording, read_stream, recording_form
 from kdcore.deploy.streaming import HALF, THRESHOLD, Smoothing, StreamingPredictor, refuse_majority, smoothed, votes
 from kdcore.errors import DataError, UsageError
 
@@ -184,33 +182,13 @@ def predict_stream(
         raise UsageError(f"standard input is one recording, but this student reads {', '.join(student.reads)}")
     if window is None:
         raise UsageError("standard input requires --window, since this student was trained on whole recordings")
-    [(name, modality)] = student.reads.items()
-    stream = StreamingPredictor(student, known_rate(rate, modality, "--rate"), window, smoothing, threshold)
-    voted = votes(student.target, smoothing)
-    recorded = student.description.get("recorded", {}).get(name, {}).get("shape") or [0]
-    columns, titles, delimiter, width, found = None, {}, None, 0, 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if columns is None:
-            delimiter, names = header_of(line, decimal)
-            width = len(cells_of(line, delimiter))
-            columns = choose_columns(names, width, modality, units, recorded[-1])
-            titles = {each: names[each] if names else str(each) for each in columns.numbers}
-            note_unused(columns)
-            if names:
-                continue
-        cells = cells_of(line, delimiter)
-        if too_long(cells, width):
-            raise DataError(f"standard input: line {number} has {len(cells)} columns, and the first line {width}")
-        if wrong := fault(cells, titles, decimal):
-            raise DataError(f"standard input: line {number}: {wrong}")
-        values = [number_in(cells[each], decimal) or 0.0 for each in columns.numbers]
-        row = np.array(values) * columns.factors
-        for (start, end), probabilities in stream.push(row[None]):
-            found += 1
-            told = (student.classes, start, end, None, student.target, threshold, voted)
-            yield Prediction(STANDARD_INPUT, probabilities, *told)
+    form = recording_form(student, student.modalities[0], rate, units, "--rate")
+    stream = StreamingPredictor(student, form.rate, window, smoothing, threshold)
+    voted, found = votes(student.target, smoothing), False
+    for block in read_stream(lines, form, decimal):
+        for (start, end), probabilities in stream.push(block):
+            found = True
+            yield Prediction(STANDARD_INPUT, probabilities, student.classes, start, end, None, student.target, threshold, voted)
     if not found:
         raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
 

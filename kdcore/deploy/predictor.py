@@ -14,8 +14,7 @@ from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.target import Target, read_target
 from kdcore.data.arrays import as_numpy
 from kdcore.data.windows import Span, cut, timed, windows
-from kdcore.deploy.plain_recordings import as_signal, rate_for
-from kdcore.deploy.recordings import fitting, read_recording
+from kdcore.deploy.recordings import as_signal, fitting, read_recording
 from kdcore.errors import DataError
 from kdcore.user_warnings import counted
 
@@ -132,11 +131,13 @@ class Predictor(ABC):
         for name, modality in self.reads.items():
             if name not in recording:
                 raise DataError(f"the student needs {name}; given: {', '.join(map(str, recording)) or 'nothing'}")
-            values, own = recording[name], rate_for(rate, name)
+            values = recording[name]
+            own = rate.get(name) if isinstance(rate, Mapping) else rate
             if isinstance(values, str | Path):
                 signal = read_recording(self, values, name, rate=own)
             else:
-                signal = as_signal(values, modality, own, self._channels(name))
+                shape = self.description.get("recorded", {}).get(name, {}).get("shape")
+                signal = as_signal(values, modality, own, shape[-1] if shape else 0)
             found[name] = fitting(self, name, signal)
         return found
 
@@ -198,10 +199,6 @@ class Predictor(ABC):
         if hasattr(values, "columns") or not hasattr(values, "ndim"):
             return None
         return list(as_numpy(values)) if values.ndim == len(self.reads[name].axes) + 1 else None
-
-    def _channels(self, name: str) -> int:
-        shape = self.description.get("recorded", {}).get(name, {}).get("shape")
-        return shape[-1] if shape else 0
 
 
 def cut_pieces(signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> list[dict[str, Signal]]:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 def execute(session: RunSession) -> Result | None:
     """Train and evaluate the arms of a run that are left, and summarise it.
 
-    Random states and PyTorch's global settings are restored. Returns None in all processes of a distributed run except the first.
+    Random states and PyTorch's global settings are restored. Only the first process of a distributed run returns a result.
     """
     with preserved_torch(), exits_attributed(session.plugins), session:
         for seed, arm in session.pending():
