@@ -18,18 +18,12 @@ KINDS: Mapping[str, str] = {
     SCHEMAS: "component schemas",
 }
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    invoke_without_command=True,
-    help="Show or clear the cache. Without a command, its contents are shown.",
-)
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List, check or clear the contents of the cache.")
 
 
-@app.callback()
-def show_cache(context: typer.Context) -> None:
-    """Show the contents of the cache and their sizes."""
-    if context.invoked_subcommand is not None:
-        return
+@app.command("list")
+def list_cache() -> None:
+    """List the contents of the cache and their sizes."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -70,7 +70,7 @@ def _command() -> None:
         manager = found_plugins() if arguments[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
         plugins.refuse_missing(arguments, app, manager)
-        shows_group = arguments in ([], ["data"], ["recipes"], ["models"])
+        shows_group = arguments in ([], *([each.name] for each in app.registered_groups))
         asks_for_help = shows_group or not {"-h", "--help"}.isdisjoint(arguments)
         try:
             app([*arguments, "--help"] if shows_group else arguments)

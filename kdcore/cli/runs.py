@@ -16,18 +16,15 @@ from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
 from kdcore.runs.paths import age_order, began, find_run, runs_folder
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    invoke_without_command=True,
-    help="List runs, or delete some of them. Without a command, all are listed.",
-)
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List or delete runs.")
 
 
-@app.callback()
-def list_runs(context: typer.Context) -> None:
-    """List the runs, oldest first, with start time, state, gain by distillation and size."""
-    if context.invoked_subcommand is not None:
-        return
+@app.command("list")
+def list_runs() -> None:
+    """List the runs, oldest first.
+
+    Shows start time, state, gain by distillation and size.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

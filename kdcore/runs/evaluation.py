@@ -12,7 +12,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.contracts.target import known
+from kdcore.contracts.target import Metric, known
 from kdcore.data.preparation import load_splits
 from kdcore.data.windows import Span, windows
 from kdcore.deploy.bundle import DESCRIPTION, load_student
@@ -142,8 +142,12 @@ def evaluate_run(run_id: str) -> Iterator[str]:
         there = known(labels)
         for name, probabilities in outputs.items():
             metrics = evaluate_target(outcome.target, outcome.names, probabilities[there], labels[there]).metrics()
-            shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+            shown = "  ".join(_metric_text(outcome.target.metric(metric), value) for metric, value in metrics.items())
             yield f"{folder.name} {name}: {shown}  n {int(there.sum())}"
+
+
+def _metric_text(metric: Metric, value: float) -> str:
+    return f"{metric.title} {metric.text(value)} {metric.unit}".rstrip()
 
 
 def _probabilities(

@@ -70,7 +70,7 @@ class RunRecorder:
         self.phases.add(phases)
         self._timed = True
         before = own or (read_facts(extended) if extended else None)
-        facts = replace(resumed_facts(facts_of(self.run), before), phases=phases)
+        facts = replace(resumed_facts(facts_of(self.run), before), phases=phases, tracking=self.journal.tracker.describe())
         if self.state.extends:
             lines = Extension(**self.state.extends).lines()
             facts = replace(facts, extends=self.state.extends, notes=[*facts.notes, *lines])

@@ -56,6 +56,7 @@ class Facts:
             ``differs`` from that of one longer run, if it does; empty for none.
         phases: Phase → seconds, over all resumptions.
         target: Fields of the `kdcore.Target`; empty for classes.
+        tracking: How to open the tracked run; empty if nothing is tracked.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Facts:
     extends: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
     target: Mapping[str, Any] = field(default_factory=dict)
+    tracking: str = ""
 
     def content(self) -> bytes:
         """The content of the run's ``run.json``."""

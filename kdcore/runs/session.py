@@ -328,14 +328,14 @@ class RunSession:
         """Summarise all seeds, and let plugins write a report. If the run was complete before, only the report is rewritten."""
         if not self.recorder:
             return None
-        summary = summarise(self.recipe, read_run(self.context.folder), self.tracker.describe())
+        summary = summarise(self.recipe, read_run(self.context.folder))
         with self.phases.during(REPORT):
             report = self.plugins.hook.write_report(run=self.context, summary=summary)
         if report is None:
             self.listener.say("no report was written: the plugin 'report' is not in use")
         if not self.state.complete:
             self.recorder.finish(summary, report)
-        return Result(summary, self.context.folder, report, self.tracker.describe(), self.tracker.run_ids())
+        return Result(summary, self.context.folder, report, summary.tracking, self.tracker.run_ids())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         name = self.context.folder.name

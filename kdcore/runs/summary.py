@@ -176,13 +176,12 @@ class Summary:
         return ["participant", "role", "modality", *results, "parameters"]
 
 
-def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
+def summarise(recipe: Recipe, run: FinishedRun) -> Summary:
     """Summarise a finished run.
 
     Args:
         recipe: The recipe of the run.
         run: The finished run.
-        tracking: How to open the tracked run.
     """
     facts = run.facts
     outcomes = {arm: [seeds[seed] for seed in facts.seeds] for arm, seeds in run.outcomes.items()}
@@ -203,7 +202,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         recipe=recipe.to_yaml(),
         command=shlex.join(facts.command),
         folder=run.folder,
-        tracking=tracking,
+        tracking=facts.tracking,
         split=facts.split,
         setting=setting(recipe, facts),
         target=read_target(facts.target or None),

@@ -20,7 +20,7 @@ from kdcore_losses.dist import StrongerTeacher
     ("words", "status", "said"),
     [
         (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 2, "error: the folder no/such does not exist\n"),
-        (["schema", "--to", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
+        (["schema", "--output", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
         (["list", "nonsense"], 2, "error: unknown kind of component 'nonsense' (known: modalities,"),
         (["list", "recipes"], 2, "for recipes, use kdcore recipes list)"),
         (["describe", "quickstart"], 2, "error: 'quickstart' is a recipe, not a component; kdcore recipes list describes"),
@@ -174,7 +174,7 @@ def test_describe_wraps_at_100_columns_in_a_pipe(name, capsys, monkeypatch):
     assert whole - {"─" * 100} <= {*said.replace(":", "").split(), *said.split()}
 
 
-TABLES = [["describe", "gsdm"], ["plugins"], ["cache"]]
+TABLES = [["describe", "gsdm"], ["plugins"], ["cache", "list"]]
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"COLUMNS": "40"}, {"COLUMNS": "0"}, {"NO_COLOR": "1"}])
