@@ -66,14 +66,14 @@ class Prediction:
         where = f"{self.recording}{'' if self.start is None else f' {self.start:.2f}-{self.end:.2f} s'}"
         if self.target.kind == "values":
             units = self.target.units or ("",) * len(self.classes)
-            told = zip(self.classes, self.probabilities, units, strict=True)
-            return f"{where}: {'  '.join(f'{name} {value:.4g} {unit}'.strip() for name, value, unit in told)}"
+            rows = zip(self.classes, self.probabilities, units, strict=True)
+            return f"{where}: {'  '.join(f'{name} {value:.4g} {unit}'.strip() for name, value, unit in rows)}"
         best = np.argsort(-self.probabilities, kind="stable")
         shown = best[:top] if self.target.is_classes else [each for each in best if self.classes[each] in self.labels]
-        said = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in shown)
+        text = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in shown)
         nearest = f"{self.classes[best[0]]} {self.probabilities[best[0]]:.3f}"
         none = f"no label reaches {self.threshold:g}{' in half of the windows' if self.voted else ''}"
-        return f"{where}: {said or f'{none} (highest: {nearest})'}"
+        return f"{where}: {text or f'{none} (highest: {nearest})'}"
 
     def record(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -184,12 +184,12 @@ def predict_stream(
         raise UsageError("standard input requires --window, since this student was trained on whole recordings")
     form = recording_form(student, student.modalities[0], rate, units, "--rate")
     stream = StreamingPredictor(student, form.rate, window, smoothing, threshold)
-    voted, found = votes(student.target, smoothing), False
+    voted, complete = votes(student.target, smoothing), False
     for block in read_stream(lines, form, decimal):
         for (start, end), probabilities in stream.push(block):
-            found = True
+            complete = True
             yield Prediction(STANDARD_INPUT, probabilities, student.classes, start, end, None, student.target, threshold, voted)
-    if not found:
+    if not complete:
         raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
 
 
@@ -198,7 +198,7 @@ def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Draw
     by_recording: dict[str, list[Prediction]] = {}
     for each in predictions:
         by_recording.setdefault(each.recording, []).append(each)
-    found = []
+    all_drawings = []
     for recording, windows in by_recording.items():
         for name, signal in (windows[0].signals or {}).items():
             drawing = Drawing(recording, name, student.reads[name], signal, kind=student.target.kind)
@@ -207,8 +207,8 @@ def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Draw
             else:
                 labelled = [labelled for each in windows for labelled in _labelled(each, signal)]
                 drawing = replace(drawing, predictions=labelled)
-            found.append(drawing)
-    return found
+            all_drawings.append(drawing)
+    return all_drawings
 
 
 def _span(prediction: Prediction, signal: Signal) -> tuple[float, float]:
@@ -267,8 +267,8 @@ def _write_csv(predictions: Iterable[Prediction], file: IO[str]) -> None:
         shares = record.pop("values" if kind == "values" else "probabilities").values()
         if kind == "labels":
             record["labels"] = ";".join(record["labels"])
-        told = [value for key, value in record.items() if key not in ("units", "threshold", "majority")]
-        writer.writerow(["" if value is None else value for value in (*told, *shares)])
+        cells = [value for key, value in record.items() if key not in ("units", "threshold", "majority")]
+        writer.writerow(["" if value is None else value for value in (*cells, *shares)])
         file.flush()
 
 

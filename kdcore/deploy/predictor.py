@@ -98,13 +98,14 @@ class Predictor(ABC):
         """
         batch = self._batch(recordings)
         with counted("recordings"):
-            made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
-        if not made:
+            every = [recordings] if batch is None else batch
+            pieces_of_each = [self.pieces(self.signals(each, rate), window) for each in every]
+        if not pieces_of_each:
             raise DataError("an empty list holds no recording")
-        found = self.probabilities([piece for pieces in made for piece in pieces])
+        outputs = self.probabilities([piece for pieces in pieces_of_each for piece in pieces])
         if batch is None or (window or self.window) is None:
-            return found
-        return np.split(found, np.cumsum([len(pieces) for pieces in made])[:-1])
+            return outputs
+        return np.split(outputs, np.cumsum([len(pieces) for pieces in pieces_of_each])[:-1])
 
     def probabilities(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
         """Answers (pieces, classes) to recordings or windows of them, given as modality → signal; see `predict`.
@@ -112,10 +113,10 @@ class Predictor(ABC):
         Raises:
             DataError: If one is unfit, or the output is not finite.
         """
-        found = outputs_of(self.logits(pieces), self.target)
-        if not np.isfinite(found).all():
+        outputs = outputs_of(self.logits(pieces), self.target)
+        if not np.isfinite(outputs).all():
             raise DataError("the student's output is not finite; check the unit of the recording's values")
-        return found
+        return outputs
 
     def signals(self, recording: Any, rate: Rate = None) -> dict[str, Signal]:
         """One recording in any of the forms that `predict` takes, as checked signals by modality.
@@ -127,7 +128,7 @@ class Predictor(ABC):
             if len(self.reads) > 1:
                 raise DataError(f"the student reads {', '.join(self.reads)}: give a dictionary with a recording of each")
             recording = dict.fromkeys(self.reads, recording)
-        found = {}
+        signals = {}
         for name, modality in self.reads.items():
             if name not in recording:
                 raise DataError(f"the student needs {name}; given: {', '.join(map(str, recording)) or 'nothing'}")
@@ -138,8 +139,8 @@ class Predictor(ABC):
             else:
                 shape = self.description.get("recorded", {}).get(name, {}).get("shape")
                 signal = as_signal(values, modality, own, shape[-1] if shape else 0)
-            found[name] = fitting(self, name, signal)
-        return found
+            signals[name] = fitting(self, name, signal)
+        return signals
 
     def rate_read(self, name: str) -> float | None:
         """Samples per second that recordings of a modality must have; None if they are resampled, or have no rate of their own.
@@ -188,8 +189,8 @@ class Predictor(ABC):
             if set(counts.values()) <= {None}:
                 return None
             if len(set(counts.values())) > 1:
-                said = ", ".join(f"{name} {'one' if count is None else count}" for name, count in counts.items())
-                raise DataError(f"all modalities of a batch need the same number of recordings ({said})")
+                given = ", ".join(f"{name} {'one' if count is None else count}" for name, count in counts.items())
+                raise DataError(f"all modalities of a batch need the same number of recordings ({given})")
             return [dict(zip(batches, each, strict=True)) for each in zip(*batches.values(), strict=True)]  # type: ignore[arg-type]
         return self._several(self.modalities[0], recordings) if len(self.reads) == 1 else None
 

@@ -19,9 +19,9 @@ from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import DISTILLED, Plan, make_plan
-from kdcore.runs.callbacks import RunListener
+from kdcore.runs.callbacks import Callbacks, RunListener
 from kdcore.runs.distilled import STUDENT, Distilled, EpochHistory
-from kdcore.runs.progress import Callbacks, listener_for
+from kdcore.runs.progress import listener_for
 from kdcore.suggestions import did_you_mean
 from kdcore.training.fabric import gradient_scaler, make_fabric
 from kdcore.training.loaders import INPUT, Batches, LoadedBatch, LoaderAssembly, LoaderEngine, LoaderTable, read_batch
@@ -206,9 +206,9 @@ def _networks(student: nn.Module, teachers: nn.Module | Mapping[str, nn.Module])
             raise UsageError(f"{name} must be a torch.nn.Module, not {what}")
     if STUDENT in named:
         raise UsageError(f"a teacher cannot be called {STUDENT!r}")
-    mine = {id(parameter) for parameter in student.parameters()}
+    own = {id(parameter) for parameter in student.parameters()}
     for name, network in named.items():
-        if any(id(parameter) in mine for parameter in network.parameters()):
+        if any(id(parameter) in own for parameter in network.parameters()):
             raise UsageError(f"{name} shares parameters with the student, which it would change: pass a copy (copy.deepcopy)")
     return {**named, STUDENT: student}
 

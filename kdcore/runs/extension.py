@@ -141,12 +141,12 @@ def _curves(folder: Path, seed: int, arm: str) -> list[tuple[int, dict[str, floa
     """Steps and metrics that a run recorded of an arm while it was trained."""
     prefix = "" if arm == DISTILLED else f"{BASELINE}/"
     journal = Journal(folder / "tracking", writable=False)
-    found = []
+    curves = []
     for _, record in journal.read(0):
         if record["kind"] == "metrics" and record["run"] == f"seed-{seed}":
             own = {key: each for key, each in record["values"].items() if key.startswith(tuple(prefix + c for c in CURVES))}
-            found += [(record["step"], own)] if own else []
-    return found
+            curves += [(record["step"], own)] if own else []
+    return curves
 
 
 def starting_point(folder: Path, seed: int, arm: str) -> tuple[Checkpoint, list[tuple[int, dict[str, float]]]]:
@@ -156,7 +156,7 @@ def starting_point(folder: Path, seed: int, arm: str) -> tuple[Checkpoint, list[
         CheckpointError: If it is missing or damaged.
     """
     path = final_state(folder, seed, arm, START)
-    found = Checkpoints(path).load()
-    if found is None:
+    checkpoint = Checkpoints(path).load()
+    if checkpoint is None:
         raise CheckpointError(f"{path}: the state from which this run was to start is missing")
-    return found, [(int(step), dict(values)) for step, values in json.loads((path / "curves.json").read_text())]
+    return checkpoint, [(int(step), dict(values)) for step, values in json.loads((path / "curves.json").read_text())]

@@ -59,7 +59,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
     fabric = make_fabric(recipe.engine.model_copy(update={"devices": 1, "strategy": "auto"}))
     parts = {name: _having(table, participant, rows) for name, rows in table.rows.items()}
-    found = [
+    outputs = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]
         for rows in parts.values()
         if len(rows)
@@ -67,7 +67,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
     rows = [row for part in parts.values() for row in part.tolist()]
     stored = StoredOutputs.of(
         [table.keys[row] for row in rows],
-        found,
+        outputs,
         table.classes,
         {"run": run.folder.name, "participant": participant, "seed": seed, "recipe": recipe.name, "kdcore": __version__},
         table.target,
@@ -77,5 +77,5 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
 
 
 def _having(table: Table, participant: str, rows: Tensor) -> Tensor:
-    there = table.complete([participant], rows)
-    return rows if there is None else rows[there]
+    complete = table.complete([participant], rows)
+    return rows if complete is None else rows[complete]

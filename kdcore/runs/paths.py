@@ -27,8 +27,8 @@ def new_run_id(name: str, digest: str, now: datetime) -> str:
 
 def recipe_name(run_id: str) -> str:
     """The recipe's name in a run's id as `new_run_id` makes it; empty in any other text."""
-    found = re.fullmatch(r"\d{8}-\d{6}-(.+)-[0-9a-f]{6}(-\d+)?", run_id)
-    return found[1] if found else ""
+    match = re.fullmatch(r"\d{8}-\d{6}-(.+)-[0-9a-f]{6}(-\d+)?", run_id)
+    return match[1] if match else ""
 
 
 def began(run_id: str) -> datetime | None:

@@ -8,15 +8,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from kdcore.errors import UsageError
 from kdcore.recipe.graph import StagePlan
-from kdcore.runs.callbacks import RunListener
-from kdcore.training.callback import reason_to_stop
+from kdcore.runs.callbacks import Callbacks, RunListener
 
 INTERVAL = 0.2
 """Minimum time between updates of the bar in a notebook, in seconds."""
-
-EVENTS = tuple(name for name in dir(RunListener) if not name.startswith("_"))
 
 
 class ProgressDisplay(RunListener):
@@ -94,32 +90,6 @@ class ProgressDisplay(RunListener):
         from IPython.display import HTML
 
         self._handle.update(HTML(html))
-
-
-class Callbacks(RunListener):
-    """Forwards events to several callbacks, in order.
-
-    Args:
-        callbacks: `kdcore.RunListener` objects.
-
-    Raises:
-        UsageError: If a callback has another type.
-    """
-
-    def __init__(self, callbacks: Sequence[RunListener]):
-        for each in callbacks:
-            if isinstance(each, type) or not all(callable(getattr(each, name, None)) for name in EVENTS):
-                given = each.__name__ if isinstance(each, type) else type(each).__name__
-                raise UsageError(f"a callback must be an instance of a subclass of kdcore.RunListener, not {given}")
-        for name in EVENTS:
-            setattr(self, name, _to_all([getattr(each, name) for each in callbacks]))
-
-
-def _to_all(methods: Sequence[Any]) -> Any:
-    def call(*args: Any, **kwargs: Any) -> str | None:
-        return reason_to_stop([method(*args, **kwargs) for method in methods])
-
-    return call
 
 
 def listener_for(callbacks: Sequence[RunListener], progress: bool | None) -> RunListener:

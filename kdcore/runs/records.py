@@ -213,12 +213,12 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
     if before is None:
         return now
     changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
-    said = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
+    changes = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
     code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
-    said += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
+    changes += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
     line = (
-        [f"resumed with different software: {', '.join(said)}; its seeds were trained under different conditions"]
-        if said
+        [f"resumed with different software: {', '.join(changes)}; its seeds were trained under different conditions"]
+        if changes
         else []
     )
     return replace(now, resumed=[*before.resumed, *line])

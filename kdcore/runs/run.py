@@ -120,4 +120,4 @@ def dry_run(
         return None
     for note in prepared.assembly.notes:
         session.listener.say(note)
-    return prepared.found
+    return prepared.checks

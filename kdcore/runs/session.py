@@ -21,7 +21,7 @@ from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
 from kdcore.runs.arms import compare_lengths, evaluate_arm, settings_of, trained_stages
-from kdcore.runs.callbacks import HookCaller, RunListener
+from kdcore.runs.callbacks import Callbacks, PluginHooks, RunListener
 from kdcore.runs.context import RunContext
 from kdcore.runs.extension import Extension, final_state, starting_point
 from kdcore.runs.interrupts import Interrupts
@@ -124,7 +124,8 @@ class RunSession:
             command, split, retrain = state.command, state.split, state.retrain
         self.plan, self.recipe, self.plugins, self.folder = plan, plan.recipe, plugins, folder
         self.command, self.split, self.retrain, self.extends = tuple(command), split, retrain, extends
-        self.listener, self.phases = HookCaller(listener or RunListener(), plugins), phases or Phases()
+        self.listener = Callbacks([PluginHooks(plugins), *([listener] if listener else [])])
+        self.phases = phases or Phases()
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
         self.interrupts = Interrupts(lambda line: self.listener.say(line), self._ask_to_stop)
@@ -157,9 +158,9 @@ class RunSession:
             if self.folder and self.is_first:
                 stack.enter_context(locked(self.folder))
             prepared = self._prepared = self.prepare()
-            self._answerless = prepared.found.answerless
+            self._answerless = prepared.checks.answerless
             if not self.is_first:
-                self.listener = HookCaller(RunListener(), self.plugins)
+                self.listener = Callbacks([PluginHooks(self.plugins)])
             if self.folder is None:
                 self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain, self.extends)
                 if self.is_first:
@@ -296,8 +297,7 @@ class RunSession:
         self.phases.trace = None
         distiller = engine.shards.joined(engine.distiller, lambda: self._distiller(seed, arm))
         with self.phases.during(EVALUATION):
-            where = self.context.table, self.split, self.recipe.data.batch_size, self.fabric
-            outcome = evaluate_arm(arm, distiller, *where, seconds, notes, self._answerless)
+            outcome = evaluate_arm(self.context, self.fabric, arm, distiller, seconds, notes, self._answerless)
         if self.recorder:
             with self.phases.during(CHECKPOINTS):
                 self.recorder.save_arm(distiller, seed, outcome)

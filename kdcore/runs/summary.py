@@ -70,14 +70,14 @@ class Row:
     def cells(self) -> list[str]:
         """Text of this row in the result table, under `Summary.headings`."""
         metric, second = self.evaluations[0].primary, self.evaluations[0].secondary
-        found = self.values(metric.name)
-        if len(found) > 1:
-            last = metric.spread(found)
+        values = self.values(metric.name)
+        if len(values) > 1:
+            last = metric.spread(values)
         else:
             last = " to ".join(metric.text(end) for evaluation in self.evaluations for end in evaluation.interval)
         beside = [] if second.name == metric.name else [second.spread(self.values(second.name))]
-        seeds = [metric.text(value) for value in found]
-        results = [last, *beside, *seeds] if len(found) > 1 else [*seeds, last, *beside]
+        seeds = [metric.text(value) for value in values]
+        results = [last, *beside, *seeds] if len(values) > 1 else [*seeds, last, *beside]
         return [self.participant, self.role, self.modality, *results, self._size()]
 
     def _size(self) -> str:
@@ -161,9 +161,9 @@ class Summary:
         """The first participant in the first of these roles that is taken; of students, the one in `difference` if possible."""
         compared = next(iter(self.differences), "")
         for role in roles:
-            found = [row for row in self.rows if row.role == role]
-            if found:
-                return next((row for row in found if row.participant == compared), found[0])
+            rows = [row for row in self.rows if row.role == role]
+            if rows:
+                return next((row for row in rows if row.participant == compared), rows[0])
         return None
 
     def headings(self) -> list[str]:
@@ -240,22 +240,22 @@ def _chance_notes(
     outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[Mapping[str, AnyEvaluation]]]
 ) -> list[str]:
     """Notes on participants that were no better, over all seeds, than a constant prediction."""
-    said = []
+    notes = []
     for arm, seeds in outcomes.items():
         for name in [*seeds[0].teachers, *seeds[0].students]:
-            found = [evaluations[name] for evaluations in by_arm[arm]]
-            metric = found[0].primary
-            value = float(np.mean([each.metrics()[metric.name] for each in found]))
-            constant, how = float(np.mean([each.constant[0] for each in found])), found[0].constant[1]
+            results = [evaluations[name] for evaluations in by_arm[arm]]
+            metric = results[0].primary
+            value = float(np.mean([each.metrics()[metric.name] for each in results]))
+            constant, how = float(np.mean([each.constant[0] for each in results])), results[0].constant[1]
             no_better = value <= constant if metric.higher_is_better else value >= constant
             if no_better and (arm == DISTILLED or name in seeds[0].students):
                 called = f"{name} without distillation" if arm == BASELINE else name
                 unit = f" {metric.unit}" if metric.unit else ""
-                said.append(
+                notes.append(
                     f"{called} is no better than chance: {metric.text(value)}{unit} {metric.title}, and "
                     f"{metric.text(constant)}{unit} {how}; check its learning curve, learning rate and input"
                 )
-    return said
+    return notes
 
 
 def setting(recipe: Recipe, facts: Facts) -> str:
@@ -334,16 +334,16 @@ def _students(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outc
         BASELINE: "baseline ensemble",
         DISTILLED: "distilled ensemble" if facts.distilled else "ensemble",
     }
-    rows, together = [], []
+    rows, ensemble_rows = [], []
     for arm in (each for each in joint if each in outcomes):
         first = outcomes[arm][0]
         for name in first.students:
             role: Role = "baseline" if arm == BASELINE else "distilled" if name in facts.distilled else "student"
             rows.append(_row(recipe, facts, first, name, role, [each[name] for each in by_arm[arm]]))
         if first.ensembles:
-            found = {label: [each[label] for each in by_arm[arm]] for label in first.ensembles}
-            together += [_row(recipe, facts, first, label, joint[arm], each) for label, each in found.items()]
-    return rows + together
+            ensembles = {label: [each[label] for each in by_arm[arm]] for label in first.ensembles}
+            ensemble_rows += [_row(recipe, facts, first, label, joint[arm], each) for label, each in ensembles.items()]
+    return rows + ensemble_rows
 
 
 def _row(recipe: Recipe, facts: Facts, outcome: Outcome, name: str, role: Role, evaluations: Sequence[AnyEvaluation]) -> Row:
@@ -373,17 +373,17 @@ def _by_subject(facts: Facts, pairs: Pairs, outcomes: Mapping[str, Sequence[Outc
     if facts.target:
         return {}
     subjects = outcomes[DISTILLED][0].subjects()
-    found = {}
+    differences = {}
     for name, (one, other) in pairs.items():
         of_rows = subjects if one[0].rows is None else subjects[one[0].rows]
         if difference := difference_by_subject(one, other, of_rows):
-            found[name] = difference
-    return found
+            differences[name] = difference
+    return differences
 
 
 def _selection(rules: Mapping[str, str]) -> str:
     """A description of the epochs whose weights are evaluated."""
-    said = {
+    texts = {
         "last": "weights of the last epoch",
         "best": "weights of the epoch best on the validation split",
         "best by loss": "weights of the epoch with the smallest loss on the validation split",
@@ -391,7 +391,7 @@ def _selection(rules: Mapping[str, str]) -> str:
 
     def described(rule: str) -> str:
         epoch, _, averaged = rule.partition(", ")
-        return said[epoch] + (", averaged over training (ema)" if averaged else "")
+        return texts[epoch] + (", averaged over training (ema)" if averaged else "")
 
     if len(set(rules.values())) == 1:
         return described(next(iter(rules.values())))
