@@ -69,24 +69,40 @@ def read_recording(
     try:
         signal = _read_as(used, options, path, name)
     except KdcoreError as error:
-        reason = str(error).removeprefix(f"{path}: ")
         if path.is_dir():
-            of = f" of dataset {used!r} ({reason})" if used else ""
+            of = f" of dataset {used!r} ({_without(path, error)})" if used else ""
             raise DataError(f"{path}: a folder, not a recording{of}; give the files in it") from error
         if dataset:
             raise
-        with _located(path):
-            plain = _open_if_plain(path, decimal, reason)
-        if plain is None:
-            raise
-        if rate is None:
-            tried = f" (read as a file of dataset {used!r}: {reason})" if used else ""
-            raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
-        if set(plain.names) & set(_texts(options)):  # it is a file of that dataset, so its error matters
-            raise
+        plain = _open_table(path, decimal, rate, own, error)
         with _located(path):
             return _plain_signal(plain, recording_form(student, name, rate, units))
     return _at_rate(signal, rate, units, decimal, path)
+
+
+def _open_table(path: Path, decimal: str, rate: float | None, own: Mapping[str, Any], error: KdcoreError) -> PlainRecording:
+    """Open a file that the student's `own` dataset cannot read, because of `error`, as a plain table.
+
+    Raises:
+        KdcoreError: `error` itself, if the file is no plain table, or has columns of that dataset.
+        DataError: If the file cannot be read, or the rate is missing.
+    """
+    reason = _without(path, error)
+    with _located(path):
+        plain = _open_if_plain(path, decimal, reason)
+    if plain is None:
+        raise error
+    if rate is None:
+        tried = f" (read as a file of dataset {own['name']!r}: {reason})" if own["name"] else ""
+        raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
+    if set(plain.names) & set(_texts(own.get("options", {}))):
+        raise error
+    return plain
+
+
+def _without(path: Path, error: Exception) -> str:
+    """The message of an error without the path of the file."""
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str, path: Path) -> Signal:

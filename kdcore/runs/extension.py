@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kdcore.contracts.training import Training
 from kdcore.errors import CheckpointError, UsageError
@@ -38,10 +37,6 @@ class Extension:
     run: str
     epochs: Mapping[str, Sequence[int]]
     differs: Sequence[str] = ()
-
-    def record(self) -> dict[str, Any]:
-        """As it is kept with a run."""
-        return {**asdict(self), "epochs": {name: list(each) for name, each in self.epochs.items()}, "differs": [*self.differs]}
 
     def lines(self) -> list[str]:
         """Lines for the results: the extended run, and whether the result equals that of a longer run."""

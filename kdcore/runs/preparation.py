@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,7 +155,7 @@ def make_folder(
         state = RunState(folder, command=tuple(command), split=split, retrain=retrain)
         if extends:
             copy_states(extends[0], folder, plan)
-            state.extends = extends[1].record()
+            state.extends = asdict(extends[1])
         write_file(state.path, state.content())
     fabric.barrier()
     return folder

@@ -155,39 +155,50 @@ class RunSession:
 
     def __enter__(self) -> RunSession:
         with ExitStack() as stack:
-            if self.folder and self.is_first:
-                stack.enter_context(locked(self.folder))
+            if self.folder:
+                self._lock(stack, self.folder)
             prepared = self._prepared = self.prepare()
             self._answerless = prepared.checks.answerless
             if not self.is_first:
                 self.listener = Callbacks([PluginHooks(self.plugins)])
-            if self.folder is None:
+            if not self.folder:  # created after the checks, so that an invalid run leaves nothing behind
                 self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain, self.extends)
-                if self.is_first:
-                    stack.enter_context(locked(self.folder))
+                self._lock(stack, self.folder)
             stack.callback(self._end_phases)
-            self.state, self.checkpoints = RunState.read(self.folder), Checkpoints(self.folder / "checkpoints")
-            journal = self._open_journal(stack, self.folder) if self.is_first else None
-            self.context = RunContext(
-                self.recipe, self.folder, prepared.assembly, prepared.table, self.plugins.hook, self.split,
-                versions_used(self.recipe, self.plugins), self.command, journal,
-            )  # fmt: skip
-            if journal:
-                self.recorder = RunRecorder(self.context, self.plan, self.state, self.checkpoints, self.listener, self.phases)
-            self._checkpoint = self._resume_point(journal)
+            self._open_records(stack, self.folder, prepared)
             stack.enter_context(self.interrupts.watched())
             self._begin()
             self._open = stack.pop_all()
         self.phases.enter(OWN)
         return self
 
-    def _open_journal(self, stack: ExitStack, folder: Path) -> RunJournal:
-        """Open the run's journal until the session is closed."""
-        journal = RunJournal(folder / "tracking", self.tracker, self.recipe.tracking.experiment or self.recipe.name)
-        stack.callback(journal.close)
-        stack.callback(self.phases.enter, TRACKING)
-        refuse_edited_recipe(self.plan.filled, journal.file, folder)
-        return journal
+    def _lock(self, stack: ExitStack, folder: Path) -> None:
+        if self.is_first:
+            stack.enter_context(locked(folder))
+
+    def _open_records(self, stack: ExitStack, folder: Path, prepared: Prepared) -> None:
+        """Read the run's state and checkpoint, and open its journal until the session is closed."""
+        self.state, self.checkpoints = RunState.read(folder), Checkpoints(folder / "checkpoints")
+        journal = None
+        if self.is_first:
+            journal = RunJournal(folder / "tracking", self.tracker, self.recipe.tracking.experiment or self.recipe.name)
+            stack.callback(journal.close)
+            stack.callback(self.phases.enter, TRACKING)
+            refuse_edited_recipe(self.plan.filled, journal.file, folder)
+        self.context = RunContext(
+            self.recipe,
+            folder,
+            prepared.assembly,
+            prepared.table,
+            self.plugins.hook,
+            self.split,
+            versions_used(self.recipe, self.plugins),
+            self.command,
+            journal,
+        )
+        if journal:
+            self.recorder = RunRecorder(self.context, self.plan, self.state, self.checkpoints, self.listener, self.phases)
+        self._checkpoint = self._resume_point(journal)
 
     def _resume_point(self, journal: RunJournal | None) -> Checkpoint | None:
         """Load the checkpoint to resume from, and cut the journal back to the position of that checkpoint."""

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from kdcore.contracts.progress import Ramp
 from kdcore.contracts.target import METRICS, OF_CLASSES, Metric, Target, read_target
-from kdcore.recipe.data_models import SomeLabels
-from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
+from kdcore.recipe.models import Recipe
 from kdcore.recipe.plan import BASELINE, DISTILLED
 from kdcore.runs.gain import Difference, difference_by_subject, paired_difference
 from kdcore.runs.outcome import JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
+from kdcore.runs.setting import selection, setting
 from kdcore.runs.target_metrics import AnyEvaluation
 from kdcore.runs.tracked_metrics import metric_group
-
-ByArm = Mapping[str, Sequence[dict[str, Any]]]
-"""Arm → each seed's evaluations by name."""
-
-Pairs = Mapping[str, tuple[list[Any], list[Any]]]
-"""Student → each seed's evaluations with distillation, and without."""
 
 Role = Literal[
     "teacher",
@@ -183,20 +176,18 @@ def summarise(recipe: Recipe, run: FinishedRun) -> Summary:
         recipe: The recipe of the run.
         run: The finished run.
     """
-    facts = run.facts
-    outcomes = {arm: [seeds[seed] for seed in facts.seeds] for arm, seeds in run.outcomes.items()}
-    by_arm = {arm: [outcome.evaluations() for outcome in seeds] for arm, seeds in outcomes.items()}
-    pairs = _in_both(facts, by_arm, outcomes)
+    facts, results = run.facts, _Results.of(recipe, run)
+    pairs = results.pairs()
     return Summary(
         name=recipe.name,
         description=recipe.description,
         rule=facts.split_rule,
-        selection=_selection(facts.selection),
+        selection=selection(facts.selection),
         seeds=facts.seeds,
         classes=facts.classes,
-        rows=[*_teachers(recipe, facts, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
+        rows=[*results.teachers(), *results.students()],
         differences={name: paired_difference(*pair) for name, pair in pairs.items()},
-        by_subject=_by_subject(facts, pairs, outcomes),
+        by_subject=results.by_subject(pairs),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
         recipe=recipe.to_yaml(),
@@ -209,9 +200,9 @@ def summarise(recipe: Recipe, run: FinishedRun) -> Summary:
         notes=[
             *facts.notes,
             *facts.resumed,
-            *_window_notes(outcomes),
-            *_training_notes(outcomes),
-            *_chance_notes(outcomes, by_arm),
+            *_window_notes(results.outcomes),
+            *_training_notes(results.outcomes),
+            *_chance_notes(results.outcomes, results.evaluations),
         ],
         phases=facts.phases,
     )
@@ -258,141 +249,94 @@ def _chance_notes(
     return notes
 
 
-def setting(recipe: Recipe, facts: Facts) -> str:
-    """A description of the run's setting."""
-    counts = in_words([f"{count} {split}" for split, count in facts.counts.items() if count])
-    seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
-    schedule = recipe.schedule.name if recipe.schedule else "order of the graph"
-    return (
-        f"{'; '.join(_objectives(recipe))}; schedule: {schedule}. "
-        f"Data: {recipe.data.dataset.name}, {_called(facts)}; {counts} samples. {_labels(recipe.data)}{seeds}."
-    )
+Pairs = Mapping[str, tuple[list[Any], list[Any]]]
+"""Student → each seed's evaluations with distillation, and without."""
 
 
-def _objectives(recipe: Recipe) -> list[str]:
-    """A clause for each group of students with the same sources and terms."""
-    groups: dict[str, list[str]] = {}
-    for name, spec in recipe.student_specs.items():
-        sources = recipe.teachers if spec.learns_from is None else spec.learns_from
-        source = in_words([_described(each, recipe.specs[each]) for each in sources])
-        fused = f", joined by {recipe.fusion.name}" if recipe.fusion and source else ""
-        terms = [term for term in recipe.terms_of(name)[1] if term.active]
-        shown = in_words([f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in terms])
-        origin = f", starting from {spec.starts_from}" if spec.starts_from else ""
-        groups.setdefault(f"{f' from {source}' if source else ''}{fused} with {shown}{origin}", []).append(
-            _described(name, spec)
+@dataclass(frozen=True)
+class _Results:
+    """The results of a run by arm.
+
+    Args:
+        recipe: The recipe of the run.
+        facts: The facts of the run.
+        outcomes: Arm → predictions of each seed.
+        evaluations: Arm → evaluations of each seed, by participant or ensemble.
+    """
+
+    recipe: Recipe
+    facts: Facts
+    outcomes: Mapping[str, Sequence[Outcome]]
+    evaluations: Mapping[str, Sequence[dict[str, Any]]]
+
+    @classmethod
+    def of(cls, recipe: Recipe, run: FinishedRun) -> _Results:
+        """Evaluate the predictions of a run."""
+        outcomes = {arm: [seeds[seed] for seed in run.facts.seeds] for arm, seeds in run.outcomes.items()}
+        evaluations = {arm: [outcome.evaluations() for outcome in seeds] for arm, seeds in outcomes.items()}
+        return cls(recipe, run.facts, outcomes, evaluations)
+
+    def row(self, arm: str, name: str, role: Role, modality: str | None = None) -> Row:
+        """The row of a participant or ensemble of an arm."""
+        outcome, facts = self.outcomes[arm][0], self.facts
+        if modality is None:
+            modality = " + ".join(self.recipe.participants[name].modalities) if name in self.recipe.participants else ""
+        return Row(
+            name,
+            role,
+            modality,
+            [each[name] for each in self.evaluations[arm]],
+            outcome.parameters.get(name),
+            arm,
+            outcome.trained.get(name),
+            metric_group(facts.split, outcome, name, list(self.recipe.student_specs), facts.distilled),
         )
-    return [f"{in_words(students)} learned{how}" for how, students in groups.items()]
 
+    def teachers(self) -> list[Row]:
+        """Rows of the teachers, and of their mean if there are several."""
+        rows = [self.row(DISTILLED, name, "teacher") for name in self.outcomes[DISTILLED][0].teachers]
+        if len(rows) > 1:
+            modalities = ", ".join(dict.fromkeys(row.modality for row in rows))
+            rows.append(self.row(DISTILLED, JOINT_TEACHERS, "teacher ensemble", modalities))
+        return rows
 
-def _called(facts: Facts) -> str:
-    kind = read_target(facts.target or None).kind
-    count = len(facts.classes)
-    return f"{count} {kind if count != 1 or kind == 'classes' else kind.removesuffix('s')}"
+    def students(self) -> list[Row]:
+        """Rows of the students of each arm, those of the baseline first, then of their ensembles.
 
+        A student may be in one arm only.
+        """
+        distilled = self.facts.distilled
+        joint: Mapping[str, Role] = {
+            BASELINE: "baseline ensemble",
+            DISTILLED: "distilled ensemble" if distilled else "ensemble",
+        }
+        rows, ensembles = [], []
+        for arm in (each for each in joint if each in self.outcomes):
+            outcome = self.outcomes[arm][0]
+            for name in outcome.students:
+                role: Role = "baseline" if arm == BASELINE else "distilled" if name in distilled else "student"
+                rows.append(self.row(arm, name, role))
+            ensembles += [self.row(arm, label, joint[arm]) for label in outcome.ensembles]
+        return rows + ensembles
 
-def _described(name: str, spec: ParticipantSpec) -> str:
-    if spec.follows is not None:
-        return f"{name} (moving average of {spec.follows})"
-    return (
-        f"{name} (stored outputs)" if spec.encoder is None else f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})"
-    )
+    def pairs(self) -> Pairs:
+        """The distilled students that both arms have."""
+        baselines = self.outcomes[BASELINE][0].students if BASELINE in self.outcomes else ()
+        distilled, baseline = self.evaluations[DISTILLED], self.evaluations.get(BASELINE, ())
+        return {
+            name: ([each[name] for each in distilled], [each[name] for each in baseline])
+            for name in self.outcomes[DISTILLED][0].students
+            if name in baselines and name in self.facts.distilled
+        }
 
-
-def _labels(data: DataSpec) -> str:
-    noisy = f"{100 * data.label_noise:g} % of the training labels are wrong. " if data.label_noise else ""
-    noisy += f"Samples of a batch were mixed ({data.mix.name}). " if data.mix else ""
-    noisy += "Batches were balanced by class. " if data.sampler == "balanced" else ""
-    if isinstance(data.labels, SomeLabels):
-        share = f"{100 * data.labels.share:g} %" if data.labels.share else "Some"
-        return f"{noisy}{share} of the training samples are labelled. "
-    return f"{noisy}Students were trained without labels. " if data.labels == "withheld" else noisy
-
-
-def in_words(items: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
-
-
-def _weight(weight: float | Ramp) -> str:
-    return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
-
-
-def _teachers(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outcome]], by_arm: ByArm) -> list[Row]:
-    first, evaluations = outcomes[DISTILLED][0], by_arm[DISTILLED]
-    rows = [_row(recipe, facts, first, name, "teacher", [each[name] for each in evaluations]) for name in first.teachers]
-    if len(rows) > 1:
-        reads = ", ".join(dict.fromkeys(row.modality for row in rows))
-        joint = _row(recipe, facts, first, JOINT_TEACHERS, "teacher ensemble", [each[JOINT_TEACHERS] for each in evaluations])
-        rows.append(replace(joint, modality=reads))
-    return rows
-
-
-def _students(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outcome]], by_arm: ByArm) -> list[Row]:
-    """Students of each arm, those of the baseline first; a student may be in one arm alone."""
-    joint: Mapping[str, Role] = {
-        BASELINE: "baseline ensemble",
-        DISTILLED: "distilled ensemble" if facts.distilled else "ensemble",
-    }
-    rows, ensemble_rows = [], []
-    for arm in (each for each in joint if each in outcomes):
-        first = outcomes[arm][0]
-        for name in first.students:
-            role: Role = "baseline" if arm == BASELINE else "distilled" if name in facts.distilled else "student"
-            rows.append(_row(recipe, facts, first, name, role, [each[name] for each in by_arm[arm]]))
-        if first.ensembles:
-            ensembles = {label: [each[label] for each in by_arm[arm]] for label in first.ensembles}
-            ensemble_rows += [_row(recipe, facts, first, label, joint[arm], each) for label, each in ensembles.items()]
-    return rows + ensemble_rows
-
-
-def _row(recipe: Recipe, facts: Facts, outcome: Outcome, name: str, role: Role, evaluations: Sequence[AnyEvaluation]) -> Row:
-    """The row of a participant, or of an ensemble, in the arm of `outcome`."""
-    reads = _reads(recipe, name) if name in recipe.participants else ""
-    metrics = metric_group(facts.split, outcome, name, list(recipe.student_specs), facts.distilled)
-    size, trained = outcome.parameters.get(name), outcome.trained.get(name)
-    return Row(name, role, reads, evaluations, size, outcome.arm, trained, metrics)
-
-
-def _reads(recipe: Recipe, name: str) -> str:
-    return " + ".join(recipe.participants[name].modalities)
-
-
-def _in_both(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> Pairs:
-    """Student that both arms have and that is distilled → its evaluations with distillation, and without."""
-    alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
-    return {
-        name: ([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
-        for name in outcomes[DISTILLED][0].students
-        if name in alone and name in facts.distilled
-    }
-
-
-def _by_subject(facts: Facts, pairs: Pairs, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
-    """The gain of each student with an interval over test subjects; for classes alone."""
-    if facts.target:
-        return {}
-    subjects = outcomes[DISTILLED][0].subjects()
-    differences = {}
-    for name, (one, other) in pairs.items():
-        of_rows = subjects if one[0].rows is None else subjects[one[0].rows]
-        if difference := difference_by_subject(one, other, of_rows):
-            differences[name] = difference
-    return differences
-
-
-def _selection(rules: Mapping[str, str]) -> str:
-    """A description of the epochs whose weights are evaluated."""
-    texts = {
-        "last": "weights of the last epoch",
-        "best": "weights of the epoch best on the validation split",
-        "best by loss": "weights of the epoch with the smallest loss on the validation split",
-    }
-
-    def described(rule: str) -> str:
-        epoch, _, averaged = rule.partition(", ")
-        return texts[epoch] + (", averaged over training (ema)" if averaged else "")
-
-    if len(set(rules.values())) == 1:
-        return described(next(iter(rules.values())))
-    return "; ".join(f"{name}: {described(rule)}" for name, rule in rules.items())
+    def by_subject(self, pairs: Pairs) -> dict[str, Difference]:
+        """The gain of each student with an interval over test subjects; only for classes."""
+        if self.facts.target:
+            return {}
+        subjects = self.outcomes[DISTILLED][0].subjects()
+        gains = {}
+        for name, (with_kd, without) in pairs.items():
+            rows = with_kd[0].rows
+            if gain := difference_by_subject(with_kd, without, subjects if rows is None else subjects[rows]):
+                gains[name] = gain
+        return gains
