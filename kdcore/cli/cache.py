@@ -24,12 +24,9 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List, check
 @app.command("list")
 def list_cache() -> None:
     """List the contents of the cache and their sizes."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from kdcore.cli.tables import new_table, output, show_table, size_text
 
-    from kdcore.cli.tables import output, show_table, size_text
-
-    table = Table("kind", "content", "entries", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = new_table("kind", "content", "entries", "size")
     by_kind = _entries()
     for kind, entries in by_kind.items():
         table.add_row(kind, KINDS[kind], str(len(entries)), size_text(_size(entries)))

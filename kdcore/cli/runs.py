@@ -14,7 +14,7 @@ import typer
 from kdcore.cache import Answers
 from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
-from kdcore.runs.paths import age_order, began, find_run, runs_folder
+from kdcore.runs.paths import began, find_run, known_runs, runs_folder
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List or delete runs.")
 
@@ -25,19 +25,15 @@ def list_runs() -> None:
 
     Shows start time, state, gain by distillation and size.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from kdcore.cli.cache import size_of
-    from kdcore.cli.tables import output, show_table, size_text
+    from kdcore.cli.tables import new_table, output, show_table, size_text
 
     root = runs_folder()
-    candidates = [each for each in root.iterdir() if (each / "recipe.yaml").exists()] if root.is_dir() else []
-    folders = sorted(candidates, key=lambda each: (_began(each), age_order(each.name)))
+    folders = sorted((root / name for name in known_runs()), key=_began)
     if not folders:
         print(f"no runs in {root}")
         return
-    table = Table("run", "began", "state", "gain", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = new_table("run", "began", "state", "gain", "size")
     for folder in folders:
         table.add_row(
             folder.name,

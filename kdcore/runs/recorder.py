@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from kdcore.contracts.tracker import Tracker
-from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
+from kdcore.recipe.plan import BASELINE, DISTILLED
 from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import RunListener
 from kdcore.runs.context import RunContext, facts_of, tags_of
@@ -33,24 +33,15 @@ class RunRecorder:
 
     Args:
         run: The run, with its journal.
-        plan: The plan of the run.
         state: The progress of the run, which is updated.
         checkpoints: The checkpoints of the run.
         listener: Shows notes to the user.
         phases: Timer of the run.
     """
 
-    def __init__(
-        self,
-        run: RunContext,
-        plan: Plan,
-        state: RunState,
-        checkpoints: Checkpoints,
-        listener: RunListener,
-        phases: Phases,
-    ):
+    def __init__(self, run: RunContext, state: RunState, checkpoints: Checkpoints, listener: RunListener, phases: Phases):
         assert run.journal is not None
-        self.run, self.journal, self.plan, self.state = run, run.journal, plan, state
+        self.run, self.journal, self.plan, self.state = run, run.journal, run.assembly.plan, state
         self.checkpoints, self.listener, self.phases = checkpoints, listener, phases
         self._timed = False  # whether `phases` include the time of earlier processes
 

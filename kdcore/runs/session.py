@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,6 @@ from kdcore.errors import StoppedError
 from kdcore.plugin.error_attribution import exits_attributed
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.build import Builder, versions_used
-from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
 from kdcore.runs.arms import compare_lengths, evaluate_arm, settings_of, trained_stages
 from kdcore.runs.callbacks import Callbacks, PluginHooks, RunListener
@@ -53,36 +51,16 @@ def execute(session: RunSession) -> Result | None:
     """
     with preserved_torch(), exits_attributed(session.plugins), session:
         for seed, arm in session.pending():
-            training = session.start_arm(seed, arm)
-            training.engine.fit(training.stages, training.checkpoint)
-            session.finish_arm(training)
+            engine, checkpoint = session.start_arm(seed, arm)
+            began = time.monotonic()
+            engine.fit(session.plan.stages[arm], checkpoint)
+            session.finish_arm(seed, arm, engine, time.monotonic() - began)
         result = session.conclude()
     if result:  # timings are complete only now, because closing the tracker counts, too
         facts = read_facts(result.folder)
         result.phases = in_order(facts.phases) if facts else {}
         result.traces = sorted((result.folder / "profile").glob("*.json"))
     return result
-
-
-@dataclass(frozen=True)
-class ArmTraining:
-    """One arm of a seed, ready to train.
-
-    Args:
-        seed: Random seed.
-        arm: ``distilled`` or ``baseline``.
-        engine: Trains the arm's participants.
-        stages: The arm's stages.
-        checkpoint: Checkpoint to continue from; None to start from the beginning.
-        began: Reading of `time.monotonic` at the start.
-    """
-
-    seed: int
-    arm: str
-    engine: Engine
-    stages: Sequence[StagePlan]
-    checkpoint: Checkpoint | None
-    began: float
 
 
 class RunSession:
@@ -197,7 +175,7 @@ class RunSession:
             journal,
         )
         if journal:
-            self.recorder = RunRecorder(self.context, self.plan, self.state, self.checkpoints, self.listener, self.phases)
+            self.recorder = RunRecorder(self.context, self.state, self.checkpoints, self.listener, self.phases)
         self._checkpoint = self._resume_point(journal)
 
     def _resume_point(self, journal: RunJournal | None) -> Checkpoint | None:
@@ -226,8 +204,8 @@ class RunSession:
         arms = [(seed, arm) for seed in self.recipe.seeds for arm in self.plan.arms]
         return [each for each in arms if each not in self.state.done]
 
-    def start_arm(self, seed: int, arm: str) -> ArmTraining:
-        """Construct everything that trains an arm.
+    def start_arm(self, seed: int, arm: str) -> tuple[Engine, Checkpoint | None]:
+        """Construct the engine that trains an arm, and load the checkpoint to continue from; None to start from the beginning.
 
         Raises:
             StoppedError: If a stop was requested.
@@ -236,13 +214,11 @@ class RunSession:
             raise StoppedError("")
         engine = self._engine = self._make_engine(seed, arm)
         engine.stop_requested = self.interrupts.requested
-        stages = self.plan.stages[arm]
-        self.listener.arm_started(seed, arm if self.plan.distilled else "", stages)
+        self.listener.arm_started(seed, arm if self.plan.distilled else "", self.plan.stages[arm])
         with self.phases.during(TRACKING):
             self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
         reset_peak_memory(self.fabric.device)
-        began = time.monotonic()
-        return ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm), began)
+        return engine, self._checkpoint_of(seed, arm)
 
     def _make_engine(self, seed: int, arm: str) -> Engine:
         recorder = self.recorder
@@ -300,11 +276,9 @@ class RunSession:
                 self.recorder.journal.metrics(f"seed-{seed}", values, step)
         return checkpoint
 
-    def finish_arm(self, training: ArmTraining) -> None:
-        """Evaluate an arm after training, save it, and commit the record."""
-        seed, arm, engine = training.seed, training.arm, training.engine
-        seconds = time.monotonic() - training.began
-        notes = [*engine.notes, *self._note_lengths(training)]
+    def finish_arm(self, seed: int, arm: str, engine: Engine, seconds: float) -> None:
+        """Evaluate an arm that was trained for `seconds`, save it, and commit the record."""
+        notes = [*engine.notes, *(self._note_lengths(seed, arm, engine) if self.is_first else ())]
         self.phases.trace = None
         distiller = engine.shards.joined(engine.distiller, lambda: self._distiller(seed, arm))
         with self.phases.during(EVALUATION):
@@ -317,16 +291,14 @@ class RunSession:
             self.checkpoints.clear()
         self.fabric.barrier()
 
-    def _note_lengths(self, training: ArmTraining) -> list[str]:
+    def _note_lengths(self, seed: int, arm: str, engine: Engine) -> list[str]:
         """Store each student's epochs and steps, and compare those of the baseline with the distilled arm; returns notes.
 
         Raises:
             TrainingError: If a student's epochs or steps differ between the arms, and neither ended early.
         """
-        if not self.is_first:
-            return []
-        learners, seed, arm = training.engine.learners, training.seed, training.arm
-        lengths = {name: (each.epochs, each.steps, each.ended) for name, each in learners.items() if name in self.plan.students}
+        students = {name: learner for name, learner in engine.learners.items() if name in self.plan.students}
+        lengths = {name: (each.epochs, each.steps, each.ended) for name, each in students.items()}
         self.state.trained[f"{seed}/{arm}"] = lengths
         if arm != BASELINE:
             return []
