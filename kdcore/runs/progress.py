@@ -45,16 +45,20 @@ class StageProgress(RunListener):
 
     def name_of(self, stage: StagePlan) -> str:
         """The seed, the arm and the name of a stage."""
-        return f"{self.title}: {stage.name}"
+        return f"{self.title}: {stage.name}" if self.title else stage.name
 
     def finished_line(self, stage: StagePlan) -> str:
         """Describe a stage that was trained."""
         seconds, epochs = time.monotonic() - self._began, f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}"
-        return f"{self.name_of(stage)} ({', '.join(stage.learners)}), {epochs} in {seconds:.1f} s  {self.note}".rstrip()
+        return f"{self._with_learners(stage)}, {epochs} in {seconds:.1f} s  {self.note}".rstrip()
 
     def reused_line(self, stage: StagePlan) -> str:
         """Describe a stage that is reused."""
-        return f"{self.name_of(stage)} ({', '.join(stage.learners)}), reused from an earlier run"
+        return f"{self._with_learners(stage)}, reused from an earlier run"
+
+    def _with_learners(self, stage: StagePlan) -> str:
+        learners = ", ".join(stage.learners)
+        return self.name_of(stage) + ("" if learners == stage.name else f" ({learners})")
 
 
 class ProgressDisplay(StageProgress):
