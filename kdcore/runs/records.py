@@ -216,12 +216,10 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
     changes = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
     code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
     changes += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
-    line = (
-        [f"resumed with different software: {', '.join(changes)}; its seeds were trained under different conditions"]
-        if changes
-        else []
-    )
-    return replace(now, resumed=[*before.resumed, *line])
+    if not changes:
+        return replace(now, resumed=before.resumed)
+    line = f"resumed with different software: {', '.join(changes)}; its seeds were trained under different conditions"
+    return replace(now, resumed=[*before.resumed, line])
 
 
 def record_phases(folder: Path, phases: Mapping[str, float]) -> None:
