@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.options import IfSet
+    from kdcore.contracts.plain_recording import PlainRecording, RecordingForm
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.sample_transform import SampleTransform
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
     from kdcore.contracts.transform import Join, Transform
-    from kdcore.contracts.units import UNITS, same_rate
+    from kdcore.contracts.units import UNITS, conversion, same_rate
     from kdcore.data.arrays import ArrayDataset
     from kdcore.data.dropped import Dropped, DropReport
     from kdcore.data.leakage import RecordingAudit, leakage_checks
@@ -127,6 +128,7 @@ _HOME = {
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.options": ("IfSet",),
+    "kdcore.contracts.plain_recording": ("PlainRecording", "RecordingForm"),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
@@ -144,7 +146,7 @@ _HOME = {
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.sample_transform": ("SampleTransform",),
     "kdcore.contracts.transform": ("Join", "Transform"),
-    "kdcore.contracts.units": ("UNITS", "same_rate"),
+    "kdcore.contracts.units": ("UNITS", "conversion", "same_rate"),
     "kdcore.errors": (
         "CheckpointError",
         "DataError",

@@ -45,11 +45,9 @@ def complete_kind(incomplete: str) -> list[str]:
 
 def complete_run(incomplete: str) -> list[str]:
     """Complete the ID of a run, most recent first."""
-    from kdcore.runs.paths import runs_folder
+    from kdcore.runs.paths import known_runs
 
-    folder = runs_folder()
-    run_ids = sorted((each.name for each in folder.iterdir() if each.is_dir()), reverse=True) if folder.is_dir() else []
-    return [name for name in run_ids if name.startswith(incomplete)]
+    return [name for name in reversed(known_runs()) if name.startswith(incomplete)]
 
 
 RecipeArgument = Annotated[

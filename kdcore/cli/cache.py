@@ -18,24 +18,15 @@ KINDS: Mapping[str, str] = {
     SCHEMAS: "component schemas",
 }
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    invoke_without_command=True,
-    help="Show or clear the cache. Without a command, its contents are shown.",
-)
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List, check or clear the cache.")
 
 
-@app.callback()
-def show_cache(context: typer.Context) -> None:
-    """Show the contents of the cache and their sizes."""
-    if context.invoked_subcommand is not None:
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+@app.command("list")
+def list_cache() -> None:
+    """List the contents of the cache and their sizes."""
+    from kdcore.cli.tables import new_table, output_console, show_table, size_text
 
-    from kdcore.cli.tables import output_console, show_table, size_text
-
-    table = Table("kind", "content", "entries", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = new_table("kind", "content", "entries", "size")
     by_kind = _entries()
     for kind, entries in by_kind.items():
         table.add_row(kind, KINDS[kind], str(len(entries)), size_text(_size(entries)))

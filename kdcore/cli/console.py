@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from kdcore.cli.tables import SafeConsole, output_console, show_table
+from kdcore.cli.tables import SafeConsole, new_table, output_console, show_table
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import DISTILLED
-from kdcore.runs.callbacks import RunListener
-from kdcore.runs.progress import epoch_numbers
+from kdcore.runs.progress import StageProgress
 from kdcore.runs.result import Result
 from kdcore.runs.summary import Summary
 from kdcore.training.preflight import Preflight
@@ -27,7 +24,7 @@ LONG, MOST_SEEDS = ("modality", "parameters"), 3
 """Columns shown only in the report, and the largest number of seeds for which each seed has its own column."""
 
 
-class ConsoleListener(RunListener):
+class ConsoleListener(StageProgress):
     """Shows progress bars in a terminal, or one line per stage if the output is not a terminal.
 
     Args:
@@ -35,6 +32,7 @@ class ConsoleListener(RunListener):
     """
 
     def __init__(self, console: Console):
+        super().__init__()
         self.console = console
         columns = (
             TextColumn("{task.description}"),
@@ -46,10 +44,6 @@ class ConsoleListener(RunListener):
         )
         self._progress = Progress(*columns, console=console, transient=True)
         self._task: TaskID | None = None
-        self._title = ""
-        self._began = 0.0
-        self._steps = 0
-        self._note = ""
 
     def __enter__(self) -> ConsoleListener:
         if self.console.is_terminal:
@@ -66,33 +60,26 @@ class ConsoleListener(RunListener):
         if done == total:
             self._drop_task()
 
-    def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        self._title = f"seed {seed}, {arm}" if arm else f"seed {seed}"
-
     def stage_started(self, stage: StagePlan, steps: int) -> None:
+        super().stage_started(stage, steps)
         self._drop_task()
-        self._steps, self._began, self._note, self._epochs = steps, time.monotonic(), "", stage.epochs
-        self._task = self._progress.add_task(f"{self._title}: {stage.name}", total=stage.epochs * steps, note="")
+        self._task = self._progress.add_task(self.name_of(stage), total=stage.epochs * steps, note="")
 
     def stepped(self, stage: StagePlan, epoch: int, step: int) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=epoch * self._steps + step)
+            self._progress.update(self._task, completed=epoch * self.steps + step)
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._epochs = epoch + 1
-        self._note = epoch_numbers(metrics)
+        super().epoch_finished(stage, epoch, metrics)
         if self._task is not None:
-            self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
-
-    def stage_reused(self, stage: StagePlan) -> None:
-        learners = ", ".join(stage.learners)
-        self._dimmed(f"{self._title}: {stage.name} ({learners}), reused from an earlier run")
+            self._progress.update(self._task, completed=(epoch + 1) * self.steps, note=self.note)
 
     def stage_finished(self, stage: StagePlan) -> None:
         self._drop_task()
-        seconds, learners = time.monotonic() - self._began, ", ".join(stage.learners)
-        epochs = f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}"
-        self._dimmed(f"{self._title}: {stage.name} ({learners}), {epochs} in {seconds:.1f} s  {self._note}")
+        self._dimmed(self.finished_line(stage))
+
+    def stage_reused(self, stage: StagePlan) -> None:
+        self._dimmed(self.reused_line(stage))
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -130,13 +117,8 @@ def show_result(result: Result) -> None:
 
 def result_table(summary: Summary) -> Table:
     """Return the table of results printed at the end of a run."""
-    table = Table(
-        title=Text(f"{summary.name}: {summary.split} {summary.metric.heading}"),
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
+    title = Text(f"{summary.name}: {summary.split} {summary.metric.heading}")
+    table = new_table(title=title, title_justify="left")
     # Terminals are narrow: the other columns are only in the report.
     crowded = len(summary.seeds) > MOST_SEEDS
     columns = [each for each in summary.headings() if each not in LONG and not (crowded and each.startswith("seed "))]

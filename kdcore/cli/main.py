@@ -71,12 +71,11 @@ def _command() -> None:
         manager = found_plugins() if arguments[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
         plugins.refuse_missing(arguments, app, manager)
-        shows_group = arguments in ([], ["data"], ["recipes"], ["models"])
-        asks_for_help = shows_group or not {"-h", "--help"}.isdisjoint(arguments)
+        arguments = _with_default_command(arguments)
         try:
-            app([*arguments, "--help"] if shows_group else arguments)
+            app(arguments)
         except SystemExit as end:
-            if not end.code and not asks_for_help and os.environ.get("RANK", "0") == "0":
+            if not end.code and {"-h", "--help"}.isdisjoint(arguments) and os.environ.get("RANK", "0") == "0":
                 manager.hook.command_finished()
             raise
     except RecipeError as error:
@@ -99,6 +98,17 @@ def _command() -> None:
             raise
         print(f"error: {printable(str(culprit))}", file=sys.stderr)
         _leave(1)
+
+
+def _with_default_command(arguments: list[str]) -> list[str]:
+    """Complete the name of a group: ``kdcore runs`` lists the runs, and a group without a list shows its help."""
+    groups = {each.name: each.typer_instance for each in app.registered_groups}
+    if not arguments:
+        return ["--help"]
+    if len(arguments) > 1 or arguments[0] not in groups:
+        return arguments
+    commands = {each.name for each in groups[arguments[0]].registered_commands}
+    return [*arguments, "list" if "list" in commands else "--help"]
 
 
 def _without_plugin_files(arguments: list[str]) -> list[str]:

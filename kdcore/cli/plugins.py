@@ -80,11 +80,9 @@ def describe(
     name: Annotated[str, typer.Argument(help="Component name, or plugin/name.", autocompletion=complete_component)],
 ) -> None:
     """Show the description and options of a component."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    from kdcore.cli.tables import output_console, show_table
+    from kdcore.cli.tables import new_table, output_console, show_table
     from kdcore.plugin.docstring import joined_lines, without_sections
     from kdcore.plugin.manager import plugin_manager
     from kdcore.plugin.markup import plain
@@ -103,7 +101,7 @@ def describe(
         text = plain(joined_lines(without_sections(description.doc, "Args", "Raises", "Returns", "Attributes")))
         console.print(text, markup=False, highlight=False)
         if description.options:
-            options = Table("option", "type", "default", "meaning", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+            options = new_table("option", "type", "default", "meaning")
             for option in description.options:
                 default = "required" if option.required else option.default
                 options.add_row(*map(Text, (option.name, option.type, default, plain(option.description))))
@@ -163,14 +161,12 @@ def _plugin_rows() -> list[dict[str, Any]]:
 
 
 def _show_plugins(rows: list[dict[str, Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    from kdcore.cli.tables import output_console, show_table
+    from kdcore.cli.tables import new_table, output_console, show_table
     from kdcore.plugin.hookspecs import API_VERSION
 
-    table = Table("plugin", "package", "api", "provides", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = new_table("plugin", "package", "api", "provides")
     for row in rows:
         provided = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in row["provides"].items())
         table.add_row(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,21 +16,36 @@ if TYPE_CHECKING:
     from kdcore.deploy.streaming import Smoothing
 
 
+StudentArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a saved student, an exported .onnx file, a shipped model, or a run (ID, folder or recipe name). "
+        "With --model, this is the first recording."
+    ),
+]
+FilesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Files to classify: modality=file for a student with several modalities, - for standard input."),
+]
+Model = Annotated[
+    str, typer.Option(help="Shipped model to use, as listed by kdcore models list.", autocompletion=complete_model)
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Probability at or above which a label is predicted, for multi-label students. Default: 0.5."),
+]
+Majority = Annotated[
+    bool, typer.Option("--majority", help="Smooth by majority vote over windows instead of averaging probabilities.")
+]
+Plot = Annotated[
+    Path | None, typer.Option(help="Write an .html file with plots of the recordings and their predictions over time.")
+]
+
+
 def predict(
-    student: Annotated[
-        str,
-        typer.Argument(
-            help="Folder of a saved student, an exported .onnx file, a shipped model, or a run (ID, folder or recipe name). "
-            "With --model, this is the first recording."
-        ),
-    ],
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(help="Files to classify: modality=file for a student with several modalities, - for standard input."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="Shipped model to use, as listed by kdcore models list.", autocompletion=complete_model)
-    ] = "",
+    student: StudentArgument,
+    files: FilesArgument = None,
+    model: Model = "",
     dataset: Annotated[str, typer.Option(help="Dataset whose file format to use. Default: the student's dataset.")] = "",
     rate: Annotated[float | None, typer.Option(help="Sampling rate of .npy files and plain tables, in Hz.")] = None,
     units: Annotated[str, typer.Option(help="Unit of .npy files and plain tables, e.g. g.")] = "",
@@ -42,45 +56,34 @@ def predict(
     window: Annotated[float | None, typer.Option(help="Window length in seconds.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds between window starts. Default: the window length.")] = None,
     smoothing: Annotated[int, typer.Option(help="Number of windows to average predictions over.", min=1)] = 1,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Probability at or above which a label is predicted, for multi-label students. Default: 0.5."),
-    ] = None,
-    majority: Annotated[
-        bool, typer.Option("--majority", help="Smooth by majority vote over windows instead of averaging probabilities.")
-    ] = False,
+    threshold: Threshold = None,
+    majority: Majority = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all probabilities to a .csv or .json file.")
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Write an .html file with plots of the recordings and their predictions over time.")
-    ] = None,
+    plot: Plot = None,
 ) -> None:
     """Classify recordings with a saved student.
 
     With --model, classify them with a model that comes with kdcore.
     """
-    from kdcore.cli.pictures import refuse_page_path, write_drawings
-    from kdcore.deploy.plain_tables import DECIMAL_MARKS
+    from kdcore.cli.pictures import write_drawings
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
     from kdcore.user_warnings import counted
 
-    refuse_page_path("--plot", plot)
-    if decimal not in DECIMAL_MARKS:
-        raise UsageError(f"--decimal is '.' or ',', not {decimal!r}")
     files = [*([student] if model else []), *(files or [])]
-    _refuse_files(student, files, dataset, plot)
+    _check_arguments(student, files, dataset, decimal, plot)
     predictor = _predictor(str(find_model(model)) if model else student, seed, ensemble)
+    _check_top(top, predictor)
     windows, smooth = _windows(window, hop, smoothing, majority, predictor)
-    limit = _threshold(threshold, predictor)
-    if top is not None and not predictor.target.is_classes:
-        raise UsageError(f"--top requires a student of classes; this one predicts {predictor.target.kind}")
-    if STANDARD_INPUT in files:
-        predictions = predict_stream(predictor, sys.stdin, windows, rate, smooth, units, limit, decimal)
-    else:
-        predictions = predict_files(predictor, files, dataset, rate, windows, smooth, units, limit, decimal)
-    with nullcontext() if STANDARD_INPUT in files else counted("recordings"):  # a stream may not end
+    reading = {"rate": rate, "units": units, "decimal": decimal}
+    options = {"window": windows, "smoothing": smooth, "threshold": _threshold(threshold, predictor), **reading}
+    if STANDARD_INPUT in files:  # each prediction is printed at once, for a stream may not end
+        write_predictions(predict_stream(predictor, sys.stdin, **options), output, top or 3)
+        return
+    with counted("recordings"):
+        predictions = predict_files(predictor, files, dataset, **options)
         if plot:
             predictions = list(predictions)
         write_predictions(predictions, output, top or 3)
@@ -88,16 +91,25 @@ def predict(
         print(write_drawings("Predictions over time", drawings(predictor, list(predictions)), plot), file=sys.stderr)
 
 
-def _refuse_files(student: str, files: list[str], dataset: str, plot: Path | None) -> None:
+def _check_arguments(student: str, files: list[str], dataset: str, decimal: str, plot: Path | None) -> None:
     """Check that the recordings can be classified together and with the given options."""
+    from kdcore.cli.pictures import refuse_page_path
     from kdcore.deploy.predict import STANDARD_INPUT
 
+    refuse_page_path("--plot", plot)
+    if decimal not in (".", ","):
+        raise UsageError(f"--decimal is '.' or ',', not {decimal!r}")
     if not files:
         raise UsageError(f"no recording to classify with {student!r}: give a file, or - for standard input")
     if STANDARD_INPUT in files and plot:
         raise UsageError("--plot requires recordings in files, not standard input (-)")
     if STANDARD_INPUT in files and (len(files) > 1 or dataset):
         raise UsageError("standard input (-) must be a single plain table; leave out other files and --dataset")
+
+
+def _check_top(top: int | None, student: Predictor) -> None:
+    if top is not None and not student.target.is_classes:
+        raise UsageError(f"--top requires a student of classes; this one predicts {student.target.kind}")
 
 
 def _windows(

@@ -14,33 +14,26 @@ import typer
 from kdcore.cache import Answers
 from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
-from kdcore.runs.paths import age_order, began, find_run, runs_folder
+from kdcore.runs.paths import began, find_run, known_runs, runs_folder
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    invoke_without_command=True,
-    help="List runs, or delete some of them. Without a command, all are listed.",
-)
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List or delete runs.")
 
 
-@app.callback()
-def list_runs(context: typer.Context) -> None:
-    """List the runs, oldest first, with start time, state, gain by distillation and size."""
-    if context.invoked_subcommand is not None:
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+@app.command("list")
+def list_runs() -> None:
+    """List the runs, oldest first.
 
+    Shows start time, state, gain by distillation and size.
+    """
     from kdcore.cli.cache import size_of
-    from kdcore.cli.tables import output_console, show_table, size_text
+    from kdcore.cli.tables import new_table, output_console, show_table, size_text
 
     root = runs_folder()
-    candidates = [each for each in root.iterdir() if (each / "recipe.yaml").exists()] if root.is_dir() else []
-    folders = sorted(candidates, key=lambda each: (_began(each), age_order(each.name)))
+    folders = sorted((root / name for name in known_runs()), key=_began)
     if not folders:
         print(f"no runs in {root}")
         return
-    table = Table("run", "began", "state", "gain", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = new_table("run", "began", "state", "gain", "size")
     for folder in folders:
         table.add_row(
             folder.name,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.segment import Segment
@@ -40,6 +41,11 @@ class SafeConsole(Console):
         """Yield segments with control characters in their text escaped. The console's own control codes are kept."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def new_table(*headings: str, **options: Any) -> Table:
+    """Return an empty table without a frame."""
+    return Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, **options)
 
 
 def show_table(console: Console, table: Table) -> None:

@@ -103,11 +103,11 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     """
     weights = {name: each.detach().cpu().contiguous() for name, each in Model(pipeline.whole(), encoder).state_dict().items()}
     modalities = [asdict(branch.modality) for branch in pipeline.branches]
-    told = {"format": FORMAT, "kdcore": __version__, "modalities": modalities, "input": asdict(pipeline.spec), **description}
-    agreed = json.dumps({key: told[key] for key in ("kdcore", *AGREED) if key in told}, default=list)
+    content = {"format": FORMAT, "kdcore": __version__, "modalities": modalities, "input": asdict(pipeline.spec), **description}
+    agreed = json.dumps({key: content[key] for key in ("kdcore", *AGREED) if key in content}, default=list)
     metadata = {METADATA: agreed}  # a single key: safetensors writes several in any order, and equal students are equal files
     write_file(folder / WEIGHTS, save_tensors({name: each.clone() for name, each in weights.items()}, metadata))
-    write_file(folder / DESCRIPTION, json.dumps(told, indent=1, default=str).encode())
+    write_file(folder / DESCRIPTION, json.dumps(content, indent=1, default=str).encode())
     return folder
 
 
@@ -136,7 +136,7 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None, *, tr
         False
     """
     folder = Path(folder)
-    description, told = _read_description(folder)
+    description, checked = _read_description(folder)
     if not (trust_code or trusts_code()):
         _refuse_factories(folder, description)
     weights, metadata = _read_weights(folder)
@@ -149,7 +149,7 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None, *, tr
         with torch.random.fork_rng(devices=[]):  # making a network draws random numbers; loading one must not
             branches, model = _build(description, plugins or plugin_manager(), weights)
     except UnknownComponentError as error:
-        used = ", ".join(f"{name} {version}" for name, version in told.plugins.items())
+        used = ", ".join(f"{name} {version}" for name, version in checked.plugins.items())
         raise PluginError(
             f"{folder}: {error}; the run used the plugins {used}: install what is missing, or name a file with --plugin"
         ) from error
@@ -230,24 +230,24 @@ def _content(folder: Path, name: str, limit: int) -> bytes:
 
 def _students_below(folder: Path) -> Iterator[Path]:
     """The first student in a folder of several, or in a run's folder."""
-    found = sorted(path.parent for pattern in ("*", "*/*", "students/*/*") for path in folder.glob(f"{pattern}/{DESCRIPTION}"))
-    yield from found[:1]
+    patterns = [f"{each}/{DESCRIPTION}" for each in ("*", "*/*", "students/*/*")]
+    yield from sorted(path.parent for pattern in patterns for path in folder.glob(pattern))[:1]
 
 
 def _read_description(folder: Path) -> tuple[dict[str, Any], _Description]:
     path = folder / DESCRIPTION
     content = _content(folder, DESCRIPTION, LARGEST_DESCRIPTION)
     try:
-        found = json.loads(content)
-        if isinstance(found, dict) and isinstance(number := found.get("format"), int) and number > FORMAT:
-            raise CheckpointError(f"{path}: written by kdcore {found.get('kdcore', '?')}, which is newer than this one")
-        return found, _Description.model_validate(found)
+        description = json.loads(content)
+        if isinstance(description, dict) and isinstance(number := description.get("format"), int) and number > FORMAT:
+            raise CheckpointError(f"{path}: written by kdcore {description.get('kdcore', '?')}, which is newer than this one")
+        return description, _Description.model_validate(description)
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
         where = ".".join(map(str, first["loc"]))
         more = f" (and {len(others)} more)" if others else ""
-        said = f"{where}: {first['msg']}" if where else first["msg"]
-        raise CheckpointError(f"{path}: not the description of a student: {said}{more}") from error
+        problem = f"{where}: {first['msg']}" if where else first["msg"]
+        raise CheckpointError(f"{path}: not the description of a student: {problem}{more}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: not JSON ({one_line(error)})") from error
 
@@ -303,8 +303,8 @@ def _refuse_other_shapes(
     for name in (*shapes, *(each for each in weights if each.startswith("encoder."))):
         here, saved = shapes.get(name), weights[name].shape if name in weights else None
         if here != saved:
-            said = ["nothing" if shape is None else tuple(shape) for shape in (here, saved)]
-            raise _MismatchError(f"{name} is {said[0]} there and {said[1]} in the file")
+            shown = ["nothing" if shape is None else tuple(shape) for shape in (here, saved)]
+            raise _MismatchError(f"{name} is {shown[0]} there and {shown[1]} in the file")
 
 
 def _chain(specs: Sequence[Mapping[str, Any]], signals: tuple[Modality, ...], plugins: PluginManager) -> list[Any]:

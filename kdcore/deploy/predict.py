@@ -15,10 +15,8 @@ import numpy as np
 from kdcore.contracts.drawing import Drawing, Estimated, Labelled
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.target import OF_CLASSES, Target, with_units
-from kdcore.deploy.plain_recordings import choose_columns, known_rate, note_unused
-from kdcore.deploy.plain_tables import cells_of, fault, header_of, number_in, too_long
 from kdcore.deploy.predictor import Predictor
-from kdcore.deploy.recordings import read_recording
+from kdcore.deploy.recordings import read_recording, read_stream, recording_form
 from kdcore.deploy.streaming import HALF, THRESHOLD, Smoothing, StreamingPredictor, refuse_majority, smoothed, votes
 from kdcore.errors import DataError, UsageError
 
@@ -68,14 +66,14 @@ class Prediction:
         where = f"{self.recording}{'' if self.start is None else f' {self.start:.2f}-{self.end:.2f} s'}"
         if self.target.kind == "values":
             units = self.target.units or ("",) * len(self.classes)
-            told = zip(self.classes, self.probabilities, units, strict=True)
-            return f"{where}: {'  '.join(f'{name} {value:.4g} {unit}'.strip() for name, value, unit in told)}"
+            rows = zip(self.classes, self.probabilities, units, strict=True)
+            return f"{where}: {'  '.join(f'{name} {value:.4g} {unit}'.strip() for name, value, unit in rows)}"
         best = np.argsort(-self.probabilities, kind="stable")
         shown = best[:top] if self.target.is_classes else [each for each in best if self.classes[each] in self.labels]
-        said = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in shown)
+        text = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in shown)
         nearest = f"{self.classes[best[0]]} {self.probabilities[best[0]]:.3f}"
         none = f"no label reaches {self.threshold:g}{' in half of the windows' if self.voted else ''}"
-        return f"{where}: {said or f'{none} (highest: {nearest})'}"
+        return f"{where}: {text or f'{none} (highest: {nearest})'}"
 
     def record(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -184,34 +182,14 @@ def predict_stream(
         raise UsageError(f"standard input is one recording, but this student reads {', '.join(student.reads)}")
     if window is None:
         raise UsageError("standard input requires --window, since this student was trained on whole recordings")
-    [(name, modality)] = student.reads.items()
-    stream = StreamingPredictor(student, known_rate(rate, modality, "--rate"), window, smoothing, threshold)
-    voted = votes(student.target, smoothing)
-    recorded = student.description.get("recorded", {}).get(name, {}).get("shape") or [0]
-    columns, titles, delimiter, width, found = None, {}, None, 0, 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if columns is None:
-            delimiter, names = header_of(line, decimal)
-            width = len(cells_of(line, delimiter))
-            columns = choose_columns(names, width, modality, units, recorded[-1])
-            titles = {each: names[each] if names else str(each) for each in columns.numbers}
-            note_unused(columns)
-            if names:
-                continue
-        cells = cells_of(line, delimiter)
-        if too_long(cells, width):
-            raise DataError(f"standard input: line {number} has {len(cells)} columns, and the first line {width}")
-        if wrong := fault(cells, titles, decimal):
-            raise DataError(f"standard input: line {number}: {wrong}")
-        values = [number_in(cells[each], decimal) or 0.0 for each in columns.numbers]
-        row = np.array(values) * columns.factors
-        for (start, end), probabilities in stream.push(row[None]):
-            found += 1
-            told = (student.classes, start, end, None, student.target, threshold, voted)
-            yield Prediction(STANDARD_INPUT, probabilities, *told)
-    if not found:
+    form = recording_form(student, student.modalities[0], rate, units, "--rate")
+    stream = StreamingPredictor(student, form.rate, window, smoothing, threshold)
+    voted, complete = votes(student.target, smoothing), False
+    for block in read_stream(lines, form, decimal):
+        for (start, end), probabilities in stream.push(block):
+            complete = True
+            yield Prediction(STANDARD_INPUT, probabilities, student.classes, start, end, None, student.target, threshold, voted)
+    if not complete:
         raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
 
 
@@ -220,7 +198,7 @@ def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Draw
     by_recording: dict[str, list[Prediction]] = {}
     for each in predictions:
         by_recording.setdefault(each.recording, []).append(each)
-    found = []
+    all_drawings = []
     for recording, windows in by_recording.items():
         for name, signal in (windows[0].signals or {}).items():
             drawing = Drawing(recording, name, student.reads[name], signal, kind=student.target.kind)
@@ -229,8 +207,8 @@ def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Draw
             else:
                 labelled = [labelled for each in windows for labelled in _labelled(each, signal)]
                 drawing = replace(drawing, predictions=labelled)
-            found.append(drawing)
-    return found
+            all_drawings.append(drawing)
+    return all_drawings
 
 
 def _span(prediction: Prediction, signal: Signal) -> tuple[float, float]:
@@ -289,8 +267,8 @@ def _write_csv(predictions: Iterable[Prediction], file: IO[str]) -> None:
         shares = record.pop("values" if kind == "values" else "probabilities").values()
         if kind == "labels":
             record["labels"] = ";".join(record["labels"])
-        told = [value for key, value in record.items() if key not in ("units", "threshold", "majority")]
-        writer.writerow(["" if value is None else value for value in (*told, *shares)])
+        cells = [value for key, value in record.items() if key not in ("units", "threshold", "majority")]
+        writer.writerow(["" if value is None else value for value in (*cells, *shares)])
         file.flush()
 
 

@@ -14,8 +14,7 @@ from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.target import Target, read_target
 from kdcore.data.arrays import as_numpy
 from kdcore.data.windows import Span, cut, timed, windows
-from kdcore.deploy.plain_recordings import as_signal, rate_for
-from kdcore.deploy.recordings import fitting, read_recording
+from kdcore.deploy.recordings import as_signal, fitting, read_recording
 from kdcore.errors import DataError
 from kdcore.user_warnings import counted
 
@@ -99,13 +98,14 @@ class Predictor(ABC):
         """
         batch = self._batch(recordings)
         with counted("recordings"):
-            made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
-        if not made:
+            every = [recordings] if batch is None else batch
+            pieces_of_each = [self.pieces(self.signals(each, rate), window) for each in every]
+        if not pieces_of_each:
             raise DataError("an empty list holds no recording")
-        found = self.probabilities([piece for pieces in made for piece in pieces])
+        outputs = self.probabilities([piece for pieces in pieces_of_each for piece in pieces])
         if batch is None or (window or self.window) is None:
-            return found
-        return np.split(found, np.cumsum([len(pieces) for pieces in made])[:-1])
+            return outputs
+        return np.split(outputs, np.cumsum([len(pieces) for pieces in pieces_of_each])[:-1])
 
     def probabilities(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
         """Answers (pieces, classes) to recordings or windows of them, given as modality → signal; see `predict`.
@@ -113,10 +113,10 @@ class Predictor(ABC):
         Raises:
             DataError: If one is unfit, or the output is not finite.
         """
-        found = outputs_of(self.logits(pieces), self.target)
-        if not np.isfinite(found).all():
+        outputs = outputs_of(self.logits(pieces), self.target)
+        if not np.isfinite(outputs).all():
             raise DataError("the student's output is not finite; check the unit of the recording's values")
-        return found
+        return outputs
 
     def signals(self, recording: Any, rate: Rate = None) -> dict[str, Signal]:
         """One recording in any of the forms that `predict` takes, as checked signals by modality.
@@ -128,17 +128,19 @@ class Predictor(ABC):
             if len(self.reads) > 1:
                 raise DataError(f"the student reads {', '.join(self.reads)}: give a dictionary with a recording of each")
             recording = dict.fromkeys(self.reads, recording)
-        found = {}
+        signals = {}
         for name, modality in self.reads.items():
             if name not in recording:
                 raise DataError(f"the student needs {name}; given: {', '.join(map(str, recording)) or 'nothing'}")
-            values, own = recording[name], rate_for(rate, name)
+            values = recording[name]
+            own = rate.get(name) if isinstance(rate, Mapping) else rate
             if isinstance(values, str | Path):
                 signal = read_recording(self, values, name, rate=own)
             else:
-                signal = as_signal(values, modality, own, self._channels(name))
-            found[name] = fitting(self, name, signal)
-        return found
+                shape = self.description.get("recorded", {}).get(name, {}).get("shape")
+                signal = as_signal(values, modality, own, shape[-1] if shape else 0)
+            signals[name] = fitting(self, name, signal)
+        return signals
 
     def rate_read(self, name: str) -> float | None:
         """Samples per second that recordings of a modality must have; None if they are resampled, or have no rate of their own.
@@ -187,8 +189,8 @@ class Predictor(ABC):
             if set(counts.values()) <= {None}:
                 return None
             if len(set(counts.values())) > 1:
-                said = ", ".join(f"{name} {'one' if count is None else count}" for name, count in counts.items())
-                raise DataError(f"all modalities of a batch need the same number of recordings ({said})")
+                given = ", ".join(f"{name} {'one' if count is None else count}" for name, count in counts.items())
+                raise DataError(f"all modalities of a batch need the same number of recordings ({given})")
             return [dict(zip(batches, each, strict=True)) for each in zip(*batches.values(), strict=True)]  # type: ignore[arg-type]
         return self._several(self.modalities[0], recordings) if len(self.reads) == 1 else None
 
@@ -198,10 +200,6 @@ class Predictor(ABC):
         if hasattr(values, "columns") or not hasattr(values, "ndim"):
             return None
         return list(as_numpy(values)) if values.ndim == len(self.reads[name].axes) + 1 else None
-
-    def _channels(self, name: str) -> int:
-        shape = self.description.get("recorded", {}).get(name, {}).get("shape")
-        return shape[-1] if shape else 0
 
 
 def cut_pieces(signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> list[dict[str, Signal]]:

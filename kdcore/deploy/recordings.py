@@ -1,8 +1,9 @@
-"""Reading of raw files as input signals of a saved student."""
+"""Conversion of raw files, arrays and data frames to input signals of a saved student."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.plain_recording import PlainRecording, RecordingForm
 from kdcore.contracts.units import same_rate
-from kdcore.deploy.plain_recordings import SUFFIXES, known_rate, plain_array
-from kdcore.deploy.plain_tables import PARQUET, header_of, parquet_names
+from kdcore.data.arrays import as_numpy
+from kdcore.data.sample_tables import goes_back, instants, is_table
+from kdcore.data.signal_checks import looks_like_g
 from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
 from kdcore.plugin.registry import FROM_PYTHON
+from kdcore.user_warnings import warn
 
 if TYPE_CHECKING:
     from kdcore.contracts.dataset import Dataset
     from kdcore.deploy.predictor import Predictor
+
+READER = "the plugin 'datasets', which comes with kdcore and reads plain files and data frames, is not in use"
+"""Reason why a recording cannot be read if no plugin implements the hook ``open_recording``."""
 
 
 def read_recording(
@@ -34,9 +41,8 @@ def read_recording(
 ) -> Signal:
     """Read a raw file as a signal for a student.
 
-    A ``.npy`` file is read as a plain array. Other files are read by the student's dataset, or by `dataset`. A table of numbers
-    (``.csv``, ``.txt``, ``.tsv``, ``.parquet``) that the student's dataset cannot read is a plain table if `rate` is given: its
-    columns are selected by name (see `kdcore.deploy.plain_recordings`).
+    The file is read by the student's dataset, or by `dataset`. A ``.npy`` file, or with `rate` a table of numbers that the
+    student's dataset cannot read, is a plain recording, which a plugin reads (hook ``open_recording``).
 
     Args:
         student: Student that the signal is for.
@@ -51,38 +57,52 @@ def read_recording(
         DataError: If the file cannot be read, or does not match the student's input.
     """
     path = Path(path)
-    kind = student.reads[modality or student.modalities[0]]
+    name = modality or student.modalities[0]
     if not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: no such file")
-    recorded = student.description.get("recorded", {}).get(kind.name, {}).get("shape") or [0, 0]
-    if not dataset and path.suffix == ".npy":
-        return plain_array(path, kind, _known_rate(path, rate, kind), units, recorded[-1], decimal)
+    if path.suffix == ".npy" and not dataset:
+        with _located(path):
+            form = recording_form(student, name, rate, units, "--rate")
+            return _plain_signal(_open(path, decimal), form)
     own: Mapping[str, Any] = student.description.get("dataset") or {"name": ""}
-    table = path.suffix in SUFFIXES
+    used, options = (dataset, {}) if dataset else (own["name"], own.get("options", {}))
     try:
-        options = {} if dataset else own.get("options", {})
-        signal = _read_as(dataset or own["name"], options, path, kind.name)
+        signal = _read_as(used, options, path, name)
     except KdcoreError as error:
-        name, reason = dataset or own["name"], str(error).removeprefix(f"{path}: ")
         if path.is_dir():
-            of = f" of dataset {name!r} ({reason})" if name else ""
+            of = f" of dataset {used!r} ({_without(path, error)})" if used else ""
             raise DataError(f"{path}: a folder, not a recording{of}; give the files in it") from error
-        if not table or dataset:
+        if dataset:
             raise
-        if rate is None:
-            tried = f" (read as a file of dataset {name!r}: {reason})" if name else ""
-            raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
-        if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, so its error matters
-            raise
-        return plain_array(path, kind, rate, units, recorded[-1], decimal)
+        plain = _open_table(path, decimal, rate, own, error)
+        with _located(path):
+            return _plain_signal(plain, recording_form(student, name, rate, units))
     return _at_rate(signal, rate, units, decimal, path)
 
 
-def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
-    try:
-        return known_rate(rate, kind, "--rate")
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+def _open_table(path: Path, decimal: str, rate: float | None, own: Mapping[str, Any], error: KdcoreError) -> PlainRecording:
+    """Open a file that the student's `own` dataset cannot read, because of `error`, as a plain table.
+
+    Raises:
+        KdcoreError: `error` itself, if the file is no plain table, or has columns of that dataset.
+        DataError: If the file cannot be read, or the rate is missing.
+    """
+    reason = _without(path, error)
+    with _located(path):
+        plain = _open_if_plain(path, decimal, reason)
+    if plain is None:
+        raise error
+    if rate is None:
+        tried = f" (read as a file of dataset {own['name']!r}: {reason})" if own["name"] else ""
+        raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
+    if set(plain.names) & set(_texts(own.get("options", {}))):
+        raise error
+    return plain
+
+
+def _without(path: Path, error: Exception) -> str:
+    """The message of an error without the path of the file."""
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str, path: Path) -> Signal:
@@ -125,16 +145,6 @@ def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
         raise DataError(f"{path}: cannot be read as a file of dataset {name!r}: {reason}") from error
 
 
-def _names_of(path: Path) -> set[str]:
-    try:
-        if path.suffix == PARQUET:
-            return set(parquet_names(path))
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return set(header_of(file.readline())[1])
-    except (OSError, DataError):
-        return set()
-
-
 def _texts(options: Any) -> Iterator[str]:
     """Yield all strings in a dataset's options, which include column names."""
     if isinstance(options, str):
@@ -145,6 +155,144 @@ def _texts(options: Any) -> Iterator[str]:
     elif isinstance(options, list | tuple):
         for each in options:
             yield from _texts(each)
+
+
+def _open_if_plain(source: Any, decimal: str, reason: str = "") -> PlainRecording | None:
+    """Open a plain recording; None if no plugin reads it. `reason` explains why no dataset reads it, for the error message."""
+    open_recording = plugin_manager().hook.open_recording
+    if not open_recording.get_hookimpls():
+        raise DataError(f"{reason}; {READER}" if reason else READER)
+    return open_recording(source=source, decimal=decimal)
+
+
+def _open(source: Any, decimal: str = ".") -> PlainRecording:
+    plain = _open_if_plain(source, decimal)
+    if plain is None:
+        raise DataError("no plugin reads recordings of this kind")
+    return plain
+
+
+def _plain_signal(plain: PlainRecording, form: RecordingForm) -> Signal:
+    signal = plain.signal(form)
+    warn_of_g(np.asarray(signal.values), form.modality)
+    return signal
+
+
+@contextmanager
+def _located(source: object) -> Iterator[None]:
+    """Context that adds the name of a file or stream to errors."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error
+
+
+def read_stream(lines: Iterable[str], form: RecordingForm, decimal: str = ".") -> Iterator[np.ndarray]:
+    """Yield samples (T, …) from the lines of standard input as they arrive.
+
+    Args:
+        lines: Rows of numbers, optionally after a header line.
+        form: Form of the recording.
+        decimal: Decimal mark.
+
+    Raises:
+        DataError: If a line is not a row of numbers, or the columns do not match the modality.
+    """
+    with _located("standard input"):
+        yield from _open(lines, decimal).blocks(form)
+
+
+def as_signal(values: Any, modality: Modality, rate: float | None, channels: int = 0) -> Signal:
+    """Convert an array, tensor, data frame, `Signal` or (array, rate) pair to a signal.
+
+    Args:
+        values: Recording with the axes of the modality, time first. Columns of a data frame are selected by name.
+        modality: Modality of the recording.
+        rate: Sampling rate in Hz. Default: the rate of the modality.
+        channels: Number of channels, if `modality` does not name them.
+
+    Raises:
+        DataError: If the rate is unknown, or `values` has another type.
+    """
+    if isinstance(values, tuple):
+        if len(values) != 2 or not isinstance(values[1], int | float):
+            raise DataError(f"{modality.name}: a tuple is an (array, rate) pair; a batch of recordings is a list")
+        values, own = values
+        if rate and rate != own:
+            raise DataError(f"{modality.name}: the recording has {own:g} samples per second, but rate={rate:g}")
+        rate = own
+    if isinstance(values, Signal):
+        if rate and abs(values.rate - rate) > 1e-6 * rate:
+            raise DataError(f"{modality.name}: the signal has {values.rate:g} samples per second, but rate={rate:g}")
+        return values
+    rate = known_rate(rate, modality)
+    if is_table(values):
+        plain = _open(_with_seconds(values, modality))
+        if not plain.time and goes_back(getattr(values, "index", None)):
+            raise DataError(
+                f"{modality.name}: the table has no time column, and its index is not sorted; sort the rows by time, then "
+                "call reset_index"
+            )
+        return _plain_signal(plain, RecordingForm(modality, rate, "", channels))
+    if not hasattr(values, "__array__"):
+        raise DataError(f"{modality.name}: a recording must be a path, an array or a Signal, not {type(values).__name__}")
+    array = as_numpy(values)
+    warn_of_g(array, modality)
+    return Signal(array, rate)
+
+
+def _with_seconds(table: Any, modality: Modality) -> Any:
+    """Return a data frame with dates and durations converted to seconds."""
+    dates = [index for index, kind in enumerate(table.dtypes) if getattr(kind, "kind", "O") in "Mm"]
+    table = table.copy() if dates else table
+    for index in dates:
+        table.isetitem(index, instants(modality.name, table.iloc[:, index], str(table.columns[index])))
+    return table
+
+
+def warn_of_g(values: np.ndarray, modality: Modality) -> None:
+    """Warn about accelerations that appear to be in g but are read as m/s²."""
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values):
+        return  # rejected with a reason when compared with the student's input
+    size = float(np.median(np.linalg.norm(values.astype(np.float64), axis=1)))
+    if looks_like_g(modality, size):
+        warn(
+            f"{modality.name}: the vectors have a length of about {size:.2g}, as if in g, but are read as {modality.units}; "
+            "if they are in g, pass --units g or name the columns 'x [g]', 'y [g]', 'z [g]'",
+            kind=f"{modality.name} in g",
+        )
+
+
+def recording_form(student: Predictor, name: str, rate: float | None, units: str = "", option: str = "rate=") -> RecordingForm:
+    """Return the form in which a student reads recordings of a modality.
+
+    Args:
+        student: Student that reads the recording.
+        name: Name of the modality.
+        rate: Sampling rate in Hz. Default: the rate of the modality.
+        units: Unit of values whose source states none. Default: the unit of the modality.
+        option: Option that gives the rate, for the error message.
+
+    Raises:
+        DataError: If the rate is unknown.
+    """
+    modality = student.reads[name]
+    shape = student.description.get("recorded", {}).get(name, {}).get("shape")
+    return RecordingForm(modality, known_rate(rate, modality, option), units, shape[-1] if shape else 0)
+
+
+def known_rate(rate: float | None, modality: Modality, option: str = "rate=") -> float:
+    """Return `rate`, or else the rate of the modality, in Hz.
+
+    Raises:
+        DataError: If neither is known, or the rate is not greater than 0.
+    """
+    chosen = rate if rate is not None else modality.rate
+    if chosen is None:
+        raise DataError(f"{modality.name} has no default rate: give the samples per second with {option}")
+    if not (np.isfinite(chosen) and chosen > 0):
+        raise DataError(f"{modality.name}: the rate must be greater than 0 samples per second, not {chosen:g}")
+    return float(chosen)
 
 
 def fitting(student: Predictor, name: str, signal: Signal) -> Signal:

@@ -19,8 +19,8 @@ def _folder() -> Path:
 def list_models() -> dict[str, str]:
     """Names of the shipped models, such as ``utd-mhad/accelerometer``, with a line on what each classifies."""
     folder = _folder()
-    found = {file.parent.relative_to(folder).as_posix(): file for file in folder.rglob(DESCRIPTION)}
-    return {name: _summary(found[name]) for name in sorted(found)}
+    files = {file.parent.relative_to(folder).as_posix(): file for file in folder.rglob(DESCRIPTION)}
+    return {name: _summary(files[name]) for name in sorted(files)}
 
 
 def find_model(name: str) -> Path:
@@ -39,6 +39,6 @@ def find_model(name: str) -> Path:
 
 
 def _summary(file: Path) -> str:
-    told = json.loads(file.read_text(encoding="utf-8"))
-    signals = " and ".join(each["name"] for each in told["modalities"])
-    return f"{signals}, {len(told['classes'])} classes"
+    description = json.loads(file.read_text(encoding="utf-8"))
+    signals = " and ".join(each["name"] for each in description["modalities"])
+    return f"{signals}, {len(description['classes'])} classes"

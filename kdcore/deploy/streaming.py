@@ -154,11 +154,11 @@ class StreamingPredictor:
         spans = [(number * hop, number * hop + length) for number in range(self._next, complete)]
         fit = fitting(self._student, self._name, signal)
         pieces = [{self._name: cut(fit, span)} for span in spans]
-        found = [self._smoothed(row) for row in self._student.probabilities(pieces)]
+        outputs = [self._smoothed(row) for row in self._student.probabilities(pieces)]
         self._next = complete
         keep = min(len(signal), max(0, int(complete * hop * self._rate) - self._first - 1))
         self._kept, self._first = [signal.values[keep:]], self._first + keep
-        return list(zip(spans, found, strict=True))
+        return list(zip(spans, outputs, strict=True))
 
     def _smoothed(self, probabilities: np.ndarray) -> np.ndarray:
         self._recent = [*self._recent, probabilities][-self._smoothing.windows :]

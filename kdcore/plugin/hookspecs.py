@@ -10,11 +10,13 @@ from pluggy import HookspecMarker
 
 if TYPE_CHECKING:
     import typer
+    from pandas import DataFrame
     from torch import Tensor
 
     from kdcore.contracts.drawing import Drawing
     from kdcore.contracts.encoder import Participant
     from kdcore.contracts.leakage_check import LeakageCheck
+    from kdcore.contracts.plain_recording import PlainRecording
     from kdcore.contracts.tracker import Tracker
     from kdcore.deploy.predictor import Predictor
     from kdcore.plugin.deprecation import Deprecation
@@ -144,6 +146,15 @@ def draw_recordings(title: str, drawings: Sequence[Drawing], path: Path) -> Path
 @hookspec(firstresult=True)
 def open_predictor(path: Path) -> Predictor | None:
     """Open a student exported in a format of the plugin, for ``kdcore predict``; None to leave it to another plugin."""
+
+
+@hookspec(firstresult=True)
+def open_recording(source: Path | DataFrame | Iterable[str], decimal: str) -> PlainRecording | None:
+    """Open a recording that belongs to no dataset, for prediction; None to leave it to another plugin.
+
+    `source` is a file, a data frame, or the lines of standard input. `decimal` is the decimal mark of numbers in text, ``.`` or
+    ``,``. Files other than ``.npy`` are opened only if the student's dataset cannot read them.
+    """
 
 
 @hookspec(firstresult=True)

@@ -12,6 +12,7 @@ from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.plan import Plan
+from kdcore.runs.context import RunContext
 from kdcore.runs.outcome import Outcome
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.evaluation import predict
@@ -46,31 +47,30 @@ def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None
     if retrain or not plan.recipe.engine.reuse_teachers:
         return None
     filled = plan.filled
-    said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
+    sections = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
     data = {key: filled["data"][key] for key in ("batch_size", "sampler", "mix")}
-    return TrainedStages(cache_folder() / "teachers", {**said, "seed": seed, **data})
+    return TrainedStages(cache_folder() / "teachers", {**sections, "seed": seed, **data})
 
 
 def evaluate_arm(
+    run: RunContext,
+    fabric: Fabric,
     arm: str,
     distiller: Distiller,
-    table: Table,
-    split: str,
-    batch_size: int,
-    fabric: Fabric,
     seconds: float,
     notes: Sequence[str],
     answerless: Sequence[str] = (),
 ) -> Outcome:
-    """Evaluate the participants of an arm on `split`. This is the only place that evaluates the test split.
+    """Evaluate the participants of an arm on the run's split. This is the only place that evaluates the test split.
 
     Participants whose logits no term trains (`answerless`) are left out, unless no student would remain.
     """
-    rows = table.rows[split]
+    table = run.table
+    rows = table.rows[run.split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
     teachers = [name for name in distiller.teachers if name not in answerless and _has_any(table, name, rows)]
     students = [name for name in distiller.students if name not in answerless] or list(distiller.students)
-    probabilities = predict(distiller, [*teachers, *stored, *students], rows, table, batch_size, fabric)
+    probabilities = predict(distiller, [*teachers, *stored, *students], rows, table, run.recipe.data.batch_size, fabric)
     networks = {name: distiller.participant(name) for name in distiller.networks}
     return Outcome(
         arm,
@@ -92,8 +92,8 @@ def evaluate_arm(
 
 def _has_any(table: Table, name: str, rows: Tensor) -> bool:
     """True if one of `rows` has the signals of participant `name`."""
-    there = table.complete([name], rows)
-    return there is None or bool(there.any())
+    complete = table.complete([name], rows)
+    return complete is None or bool(complete.any())
 
 
 def compare_lengths(
@@ -112,24 +112,24 @@ def compare_lengths(
     Raises:
         TrainingError: If epochs or steps differ although neither arm ended early.
     """
-    said = []
+    notes = []
     for name, (epochs, steps, ended) in baseline.items():
         if name not in distilled:
             continue
-        others, other_steps, other_ended = distilled[name]
-        wanted = others + extra.get(name, 0)
+        other_epochs, other_steps, other_ended = distilled[name]
+        wanted = other_epochs + extra.get(name, 0)
         if ended or other_ended:
-            said.append(
-                f"{name} was trained for {epochs} epochs ({steps} steps) without distillation and for {others} ({other_steps}) "
-                f"with it: {_limits(extra.get(name, 0))} could end early by the same rule"
+            notes.append(
+                f"{name} was trained for {epochs} epochs ({steps} steps) without distillation and for {other_epochs} "
+                f"({other_steps}) with it: {_limits(extra.get(name, 0))} could end early by the same rule"
             )
-        elif epochs != wanted or steps * others != other_steps * epochs:
+        elif epochs != wanted or steps * other_epochs != other_steps * epochs:
             raise TrainingError(
-                f"{name} was trained for {others} epochs and {other_steps} steps with distillation, and for {epochs} epochs "
-                f"and {steps} steps without; a baseline must have the same"
+                f"{name} was trained for {other_epochs} epochs and {other_steps} steps with distillation, and for {epochs} "
+                f"epochs and {steps} steps without; a baseline must have the same"
                 + (f" and {extra[name]} epochs more" if name in extra else "")
             )
-    return said
+    return notes
 
 
 def _limits(extra: int) -> str:

@@ -140,8 +140,8 @@ def first_recording(run: RunContext, modality: str) -> Signal:
 
 def _first_sample(table: Table, modality: str) -> Sample:
     samples = {sample.key: sample for sample in table.splits.samples["train"]}
-    found = (samples[replace(table.keys[row], window=0)] for row in table.rows["train"].tolist())
-    return next(sample for sample in found if modality in sample.sources)
+    trained_on = (samples[replace(table.keys[row], window=0)] for row in table.rows["train"].tolist())
+    return next(sample for sample in trained_on if modality in sample.sources)
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:

@@ -1,9 +1,11 @@
-"""Callbacks of a run, and the adapter that calls the plugins' hooks."""
+"""Callbacks of a run, their combination, and the callback that calls the plugins' hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from kdcore.errors import UsageError
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener, reason_to_stop
@@ -22,29 +24,53 @@ class RunListener(Listener):
         """Show a line of text to the user."""
 
 
-class HookCaller(RunListener):
-    """Forwards all callbacks to the user's listener, and those of stages and epochs to the plugins' hooks."""
+class PluginHooks(RunListener):
+    """Calls the plugins' hooks for stages and epochs."""
 
-    def __init__(self, to: RunListener, plugins: PluginManager):
-        self._to, self._hook, self._seed = to, plugins.hook, 0
-        self.reading, self.stepped, self.say = to.reading, to.stepped, to.say  # type: ignore[method-assign]
+    def __init__(self, plugins: PluginManager):
+        self._hook, self._seed = plugins.hook, 0
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
+        """Store the seed for the hooks."""
         self._seed = seed
-        self._to.arm_started(seed, arm, stages)
 
     def stage_started(self, stage: StagePlan, steps: int) -> None:
+        """Call the hook ``stage_started``."""
         self._hook.stage_started(stage=stage, seed=self._seed)
-        self._to.stage_started(stage, steps)
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
-        asked = self._hook.epoch_finished(stage=stage, seed=self._seed, epoch=epoch, metrics=metrics)
-        asked += [self._to.epoch_finished(stage, epoch, metrics)]
-        return reason_to_stop(asked)
+        """Call the hook ``epoch_finished``, and combine the reasons to end the stage."""
+        return reason_to_stop(self._hook.epoch_finished(stage=stage, seed=self._seed, epoch=epoch, metrics=metrics))
 
     def stage_finished(self, stage: StagePlan) -> None:
+        """Call the hook ``stage_finished``."""
         self._hook.stage_finished(stage=stage, seed=self._seed)
-        self._to.stage_finished(stage)
 
-    def stage_reused(self, stage: StagePlan) -> None:
-        self._to.stage_reused(stage)
+
+EVENTS = tuple(name for name in dir(RunListener) if not name.startswith("_"))
+
+
+class Callbacks(RunListener):
+    """Forwards events to several callbacks, in order.
+
+    Args:
+        callbacks: `kdcore.RunListener` objects.
+
+    Raises:
+        UsageError: If a callback has another type.
+    """
+
+    def __init__(self, callbacks: Sequence[RunListener]):
+        for each in callbacks:
+            if isinstance(each, type) or not all(callable(getattr(each, name, None)) for name in EVENTS):
+                given = each.__name__ if isinstance(each, type) else type(each).__name__
+                raise UsageError(f"a callback must be an instance of a subclass of kdcore.RunListener, not {given}")
+        for name in EVENTS:
+            setattr(self, name, _to_all([getattr(each, name) for each in callbacks]))
+
+
+def _to_all(methods: Sequence[Any]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> str | None:
+        return reason_to_stop([method(*args, **kwargs) for method in methods])
+
+    return call

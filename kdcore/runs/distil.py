@@ -19,9 +19,9 @@ from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import DISTILLED, Plan, make_plan
-from kdcore.runs.callbacks import RunListener
+from kdcore.runs.callbacks import Callbacks, RunListener
 from kdcore.runs.distilled import STUDENT, Distilled, EpochHistory
-from kdcore.runs.progress import Callbacks, listener_for
+from kdcore.runs.progress import listener_for
 from kdcore.suggestions import did_you_mean
 from kdcore.training.fabric import gradient_scaler, make_fabric
 from kdcore.training.loaders import INPUT, Batches, LoadedBatch, LoaderAssembly, LoaderEngine, LoaderTable, read_batch
@@ -115,13 +115,10 @@ def distil(
         >>> student, teacher = torch.nn.Linear(6, 3), torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Linear(9, 3))
         >>> samples = torch.utils.data.TensorDataset(torch.randn(32, 6), torch.randint(3, (32,)))
         >>> loader = torch.utils.data.DataLoader(samples, batch_size=8, shuffle=True)
-        >>> found = kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, device="cpu")
-        >>> list(found.history.columns)
+        >>> result = kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, device="cpu")
+        >>> list(result.history.columns)
         ['epoch', 'total', 'dist', 'cross-entropy', 'learning_rate']
     """
-    networks = _networks(student, teachers)
-    objects = {f"{_place(name)}.encoder": network for name, network in networks.items()}
-    terms = [_term(index, each, objects) for index, each in enumerate(losses)]
     training = {
         "epochs": epochs,
         "optimizer": _named(optimizer),
@@ -133,32 +130,47 @@ def distil(
         "ema": None if ema is None else dict(ema),
         "parameter_groups": [dict(each) for each in parameter_groups],
     }
-    told = {"losses": terms, "training": training, "engine": {**_accelerator(device), "precision": precision}, "seeds": [seed]}
-    if validation is None:
-        _refuse_unvalidated(training)
-    if target not in EVERY_TARGET:
-        raise UsageError(f"target={target!r} is not one of {', '.join(EVERY_TARGET)}")
-    given = _Given(networks, loader, partial(_unpacked, unpack, tuple(networks), target), target, validation, steps)
+    _check_options(target, training, validation)
+    networks = _networks(student, teachers)
+    data = _Data(loader, partial(_unpacked, unpack, tuple(networks), target), target, validation, steps)
     with preserved_torch(), _teachers_frozen(networks):
         torch.manual_seed(seed)
-        first = given.first()
-        plan = _planned(given, taps or {}, told, objects, first)
-        _refuse_unlabelled(plan, first)
-        return _trained(plan, given, first, listener_for(callbacks, progress))
+        batch = data.first_batch()
+        objects = {f"{_place(name)}.encoder": network for name, network in networks.items()}
+        recipe = {
+            "version": 1,
+            "name": "distil",
+            "baseline": False,
+            "data": {"protocol": FROM_PYTHON, "batch_size": len(batch)},
+            **_participants(networks, taps or {}),
+            "losses": [_term(index, each, objects) for index, each in enumerate(losses)],
+            "training": training,
+            "engine": {**_accelerator(device), "precision": precision},
+            "seeds": [seed],
+        }
+        plan = make_plan(load_recipe(recipe, data=_dataset_of(data, batch), objects=objects))
+        return _train(plan, networks, data, batch, listener_for(callbacks, progress))
 
 
 @dataclass(frozen=True)
-class _Given:
-    """The caller's networks and batches."""
+class _Data:
+    """The caller's batches.
 
-    networks: Mapping[str, nn.Module]
+    Args:
+        loader: Yields the batches of an epoch.
+        unpack: Converts a batch of the loader.
+        target: Kind of the labels.
+        validation: Yields labelled batches for validation; None for no validation.
+        steps: Batches per epoch; None for the length of the loader.
+    """
+
     loader: Iterable[Any]
     unpack: Callable[[Any], LoadedBatch]
     target: TargetKind
     validation: Iterable[Any] | None
     steps: int | None
 
-    def first(self) -> LoadedBatch:
+    def first_batch(self) -> LoadedBatch:
         """Read one batch for checks; the states of the loader's generators are restored, so training sees the same batches."""
         holders = (self.loader, getattr(self.loader, "sampler", None))
         generators = {id(each): each for holder in holders if (each := getattr(holder, "generator", None)) is not None}
@@ -194,9 +206,9 @@ def _networks(student: nn.Module, teachers: nn.Module | Mapping[str, nn.Module])
             raise UsageError(f"{name} must be a torch.nn.Module, not {what}")
     if STUDENT in named:
         raise UsageError(f"a teacher cannot be called {STUDENT!r}")
-    mine = {id(parameter) for parameter in student.parameters()}
+    own = {id(parameter) for parameter in student.parameters()}
     for name, network in named.items():
-        if any(id(parameter) in mine for parameter in network.parameters()):
+        if any(id(parameter) in own for parameter in network.parameters()):
             raise UsageError(f"{name} shares parameters with the student, which it would change: pass a copy (copy.deepcopy)")
     return {**named, STUDENT: student}
 
@@ -230,13 +242,15 @@ def _named(given: str | Mapping[str, Any]) -> Any:
     return {"name": given} if isinstance(given, str) else given
 
 
-def _refuse_unvalidated(training: Mapping[str, Any]) -> None:
-    """Refuse options of `training` that require a validation loader."""
+def _check_options(target: TargetKind, training: Mapping[str, Any], validation: Iterable[Any] | None) -> None:
+    """Check the target, and refuse options of `training` that require a validation loader without one."""
+    if target not in EVERY_TARGET:
+        raise UsageError(f"target={target!r} is not one of {', '.join(EVERY_TARGET)}")
     rate = training["learning_rate"]
     plateau = isinstance(rate, Mapping) and rate.get("name") == "plateau" and rate.get("monitor") != "training-loss"
     stops = training["early_stopping"] is not None
-    for key, wanted in {"select='best'": training["select"] == "best", "early_stopping": stops, "'plateau'": plateau}.items():
-        if wanted:
+    for key, used in {"select='best'": training["select"] == "best", "early_stopping": stops, "'plateau'": plateau}.items():
+        if used and validation is None:
             raise UsageError(f"{key} requires validation=, a loader of labelled batches")
 
 
@@ -272,59 +286,43 @@ def _teachers_frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
         networks[STUDENT].eval()
 
 
-def _planned(
-    given: _Given, taps: Mapping[str, Any], told: Mapping[str, Any], objects: Mapping[str, Any], first: LoadedBatch
-) -> Plan:
-    """Validate the arguments as an equivalent recipe, and plan it."""
-    if unknown := [name for name in taps if name not in given.networks]:
-        raise UsageError(f"taps: there is no participant {unknown[0]!r} ({did_you_mean(unknown[0], given.networks)})")
-    described: dict[str, Any] = {
-        name: {"modality": INPUT, "encoder": FROM_PYTHON, "taps": taps.get(name, {})} for name in given.networks
-    }
-    student = described.pop(STUDENT)
-    tree = {
-        "version": 1,
-        "name": "distil",
-        "data": {"protocol": FROM_PYTHON, "batch_size": len(first)},
-        "teachers": {name: {**each, "freeze": ["*"]} for name, each in described.items()},
-        "student": student,
-        "baseline": False,
-        **told,
-    }
-    return make_plan(load_recipe(tree, data=_described(given, first, 0), objects=objects))
+def _participants(networks: Mapping[str, nn.Module], taps: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections ``teachers`` and ``student`` of the equivalent recipe."""
+    if unknown := [name for name in taps if name not in networks]:
+        raise UsageError(f"taps: there is no participant {unknown[0]!r} ({did_you_mean(unknown[0], networks)})")
+    specs: dict[str, Any] = {name: {"modality": INPUT, "encoder": FROM_PYTHON, "taps": taps.get(name, {})} for name in networks}
+    student = specs.pop(STUDENT)
+    return {"teachers": {name: {**each, "freeze": ["*"]} for name, each in specs.items()}, "student": student}
 
 
-def _described(given: _Given, first: LoadedBatch, outputs: int) -> Batches:
+def _dataset_of(data: _Data, batch: LoadedBatch, outputs: int = 0) -> Batches:
     """Describe the batches as a dataset. Values have mean 0 and std 1: the networks predict them in their own scale."""
-    size = outputs if given.target == "values" else 0
-    return Batches(outputs, Target(given.target, mean=(0.0,) * size, std=(1.0,) * size), first.weights is not None)
+    size = outputs if data.target == "values" else 0
+    return Batches(outputs, Target(data.target, mean=(0.0,) * size, std=(1.0,) * size), batch.weights is not None)
 
 
-def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
+def _train(plan: Plan, networks: Mapping[str, nn.Module], data: _Data, batch: LoadedBatch, listener: RunListener) -> Distilled:
+    """Check the plan on the first batch, and train the student."""
     reading = [each.term.id for each in plan.participants[STUDENT].terms_in(DISTILLED) if each.needs.labelled]
-    if reading and first.labels is None:
+    if reading and batch.labels is None:
         raise DataError(f"the loss {reading[0]!r} reads labels, but the batches have none")
-
-
-def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListener) -> Distilled:
-    """Train the student according to the plan."""
-    recipe, steps, history = plan.recipe, given.length, EpochHistory()
+    recipe, steps, history = plan.recipe, data.length, EpochHistory()
     make_deterministic(recipe.engine.compile)
     scaler = gradient_scaler(recipe.engine)
     fabric = make_fabric(recipe.engine, scaler)
-    table, stages = LoaderTable(first, fabric.device), plan.stages[DISTILLED]
-    for network in given.networks.values():
+    for network in networks.values():
         network.to(fabric.device)
-    sizes = _outputs(given.networks, table)
-    batches = _described(given, first, sizes.get(STUDENT, 0))
-    table.describe(batches)
-    assembly = LoaderAssembly(Builder(recipe, plugin_manager()), batches, plan)
+    table, stages = LoaderTable(batch, fabric.device), plan.stages[DISTILLED]
+    sizes = _outputs(networks, table)
+    dataset = _dataset_of(data, batch, sizes.get(STUDENT, 0))
+    table.describe(dataset)
+    assembly = LoaderAssembly(Builder(recipe, plugin_manager()), dataset, plan)
     distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
     # No labels are withheld: batches after the first one may have some, for losses whose labels are optional.
-    settings = Settings(recipe.seeds[0], len(first), False, teacher_cache=False, checkpoint_seconds=float("inf"))
+    settings = Settings(recipe.seeds[0], len(batch), False, teacher_cache=False, checkpoint_seconds=float("inf"))
     try:
         with _sizes_noted(sizes):
-            preflight(distiller, stages, table, len(first), withheld=False)
+            preflight(distiller, stages, table, len(batch), withheld=False)
         LoaderEngine(
             fabric,
             distiller,
@@ -332,27 +330,27 @@ def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListene
             settings,
             listener=Callbacks([listener, history]),
             scaler=scaler,
-            loader=given.loader,
+            loader=data.loader,
             steps=steps,
-            unpack=given.unpack,
-            validation=given.validation,
+            unpack=data.unpack,
+            validation=data.validation,
         ).fit(stages)
     finally:
-        for name in given.networks:
+        for name in networks:
             distiller.participant(name).release()
-    return Distilled(given.networks[STUDENT], history.epochs)
+    return Distilled(networks[STUDENT], history.epochs)
 
 
 @torch.no_grad()
 def _outputs(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str, int]:
     """Network → number of logits. Networks that fail are left out: the setup reports their error with more context."""
-    found = {}
+    sizes = {}
     for name, network in networks.items():
         mode = network.training
         with suppress(Exception):
-            found[name] = int(network.eval()(table.current.signals[name]).shape[1])
+            sizes[name] = int(network.eval()(table.current.signals[name]).shape[1])
         network.train(mode)
-    return found
+    return sizes
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.contracts.target import known
+from kdcore.contracts.target import Metric, known
 from kdcore.data.splits import load_splits
 from kdcore.data.windows import Span, windows
 from kdcore.deploy.bundle import DESCRIPTION, load_student
@@ -114,54 +114,74 @@ def evaluate_run(run_id: str) -> Iterator[str]:
     """
     recordings = Recordings(run_id)
     run = read_run(recordings.folder)
-    distilled = run.outcomes[DISTILLED]
     for seed, folder in saved_seeds(recordings.folder).items():
-        outcome, outputs = distilled[seed], {}
-        kept, relabelled = np.empty(0, dtype=np.int64), 0
-        for path in sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}")):
-            outputs[path.name], kept, now = _probabilities(path, recordings, run.facts.split, outcome)
-            relabelled = sum(_differ(label, outcome.labels[row], recordings, run.facts) for row, label in now.items())
-        if len(kept) < len(outcome.keys):
-            lost = len(outcome.keys) - len(kept)
-            yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples are not there any more"
-        if relabelled:
-            what = "labels" if outcome.target.kind != "values" else "values"
-            yield f"{folder.name}: {relabelled} of {len(kept)} samples have other {what} now than in the run, whose are used"
-        for name, probabilities in outputs.items():
-            if (gap := _difference(probabilities, outcome, name, kept)) > CLOSE:
-                what = "values, in standard deviations," if outcome.target.kind == "values" else "probabilities"
-                yield (
-                    f"{folder.name} {name}: {what} differ by up to {gap:.2g} from those of the run; "
-                    "recordings, plugins or versions have changed since"
-                )
-        members = [outputs[name] for name in outcome.members if name in outputs]
-        if len(members) > 1:
-            for label, rule in outcome.ensembles.items():
-                outputs[label] = combine(members, rule, outcome.target.is_classes)
-        labels = outcome.labels[kept]
-        there = known(labels)
-        for name, probabilities in outputs.items():
-            metrics = evaluate_target(outcome.target, outcome.names, probabilities[there], labels[there]).metrics()
-            shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-            yield f"{folder.name} {name}: {shown}  n {int(there.sum())}"
+        yield from _evaluate_seed(folder, recordings, run.facts, run.outcomes[DISTILLED][seed])
 
 
-def _probabilities(
-    path: Path, recordings: Recordings, split: str, outcome: Outcome
-) -> tuple[np.ndarray, np.ndarray, dict[int, int | tuple[float, ...] | None]]:
-    """A student's probabilities, their rows in the run's results, and row → label that the dataset has now."""
-    student = load_student(path, trust_code=True)  # the run's recipe names the same code
+def _evaluate_seed(folder: Path, recordings: Recordings, facts: Facts, outcome: Outcome) -> Iterator[str]:
+    """Yield the lines of a seed: differences from the run first, then the metrics of each student and ensemble."""
+    students: dict[str, _Predictions] = {}
+    for path in sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}")):
+        students[path.name] = _predict(path, recordings, facts.split, outcome)
+    rows = next(iter(students.values())).rows
+    if lost := len(outcome.keys) - len(rows):
+        yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples are not there any more"
+    values = outcome.target.kind == "values"
+    current = next(iter(students.values())).labels
+    if relabelled := sum(_differ(label, outcome.labels[row], recordings, facts) for row, label in current.items()):
+        what = "values" if values else "labels"
+        yield f"{folder.name}: {relabelled} of {len(rows)} samples have other {what} now than in the run, whose are used"
+    for name, student in students.items():
+        if (difference := _largest_difference(student, outcome, name)) > CLOSE:
+            what = "values, in standard deviations," if values else "probabilities"
+            yield (
+                f"{folder.name} {name}: {what} differ by up to {difference:.2g} from those of the run; "
+                "recordings, plugins or versions have changed since"
+            )
+    outputs = {name: student.outputs for name, student in students.items()}
+    members = [outputs[name] for name in outcome.members if name in outputs]
+    if len(members) > 1:
+        for label, rule in outcome.ensembles.items():
+            outputs[label] = combine(members, rule, outcome.target.is_classes)
+    labels = outcome.labels[rows]
+    labelled = known(labels)
+    for name, predicted in outputs.items():
+        metrics = evaluate_target(outcome.target, outcome.names, predicted[labelled], labels[labelled]).metrics()
+        shown = "  ".join(_metric_text(outcome.target.metric(metric), value) for metric, value in metrics.items())
+        yield f"{folder.name} {name}: {shown}  n {int(labelled.sum())}"
+
+
+def _metric_text(metric: Metric, value: float) -> str:
+    return f"{metric.title} {metric.text(value)} {metric.unit}".rstrip()
+
+
+class _Predictions(NamedTuple):
+    """A student's predictions for the samples of its run that still exist.
+
+    Args:
+        outputs: (n, classes) probabilities or values.
+        rows: (n,) rows of the samples in the run's results.
+        labels: Row → label that the dataset has now.
+    """
+
+    outputs: np.ndarray
+    rows: np.ndarray
+    labels: dict[int, int | tuple[float, ...] | None]
+
+
+def _predict(folder: Path, recordings: Recordings, split: str, outcome: Outcome) -> _Predictions:
+    student = load_student(folder, trust_code=True)  # the run's recipe names the same code
     row_of = {key: row for row, key in enumerate(outcome.keys)}
-    found: dict[int, np.ndarray] = {}
+    outputs: dict[int, np.ndarray] = {}
     labels: dict[int, int | tuple[float, ...] | None] = {}
     for key, signals, label in recordings.pieces(split, student.modalities):
         if key in row_of:
-            found[row_of[key]] = student.probabilities([signals])[0]
+            outputs[row_of[key]] = student.probabilities([signals])[0]
             labels[row_of[key]] = label
-    if not found:
+    if not outputs:
         raise CheckpointError(f"{recordings.folder.name}: none of the samples that it was evaluated on exist any more")
-    rows = sorted(found)
-    return np.stack([found[row] for row in rows]), np.array(rows), labels
+    rows = sorted(outputs)
+    return _Predictions(np.stack([outputs[row] for row in rows]), np.array(rows), labels)
 
 
 def _differ(now: int | tuple[float, ...] | None, then: np.ndarray, recordings: Recordings, facts: Facts) -> bool:
@@ -174,9 +194,8 @@ def _differ(now: int | tuple[float, ...] | None, then: np.ndarray, recordings: R
     )
 
 
-def _difference(probabilities: np.ndarray, outcome: Outcome, name: str, rows: np.ndarray) -> float:
-    own = outcome.probabilities.get(name)
-    if own is None:
+def _largest_difference(student: _Predictions, outcome: Outcome, name: str) -> float:
+    if name not in outcome.probabilities:
         return 0.0
-    apart = np.abs(own[rows] - probabilities)
-    return float((apart / np.asarray(outcome.target.std)).max() if outcome.target.std else apart.max())
+    difference = np.abs(outcome.probabilities[name][student.rows] - student.outputs)
+    return float((difference / np.asarray(outcome.target.std)).max() if outcome.target.std else difference.max())

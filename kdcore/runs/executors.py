@@ -36,9 +36,9 @@ def make_executor(written: str) -> Executor:
 def _read(written: str) -> tuple[str, dict]:
     problems: list[Problem] = []
     try:
-        found = split("executor", parse(written, None, problems).plain())
+        name_and_options = split("executor", parse(written, None, problems).plain())
     except RecipeError:
-        found = None
-    if found is None or problems:
+        name_and_options = None
+    if name_and_options is None or problems:
         raise UsageError(f"--executor {written!r}: write NAME or {{name: NAME, option: value}}")
-    return found
+    return name_and_options

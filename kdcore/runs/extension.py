@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kdcore.contracts.training import Training
 from kdcore.errors import CheckpointError, UsageError
@@ -38,10 +37,6 @@ class Extension:
     run: str
     epochs: Mapping[str, Sequence[int]]
     differs: Sequence[str] = ()
-
-    def record(self) -> dict[str, Any]:
-        """As it is kept with a run."""
-        return {**asdict(self), "epochs": {name: list(each) for name, each in self.epochs.items()}, "differs": [*self.differs]}
 
     def lines(self) -> list[str]:
         """Lines for the results: the extended run, and whether the result equals that of a longer run."""
@@ -141,12 +136,12 @@ def _curves(folder: Path, seed: int, arm: str) -> list[tuple[int, dict[str, floa
     """Steps and metrics that a run recorded of an arm while it was trained."""
     prefix = "" if arm == DISTILLED else f"{BASELINE}/"
     journal = Journal(folder / "tracking", writable=False)
-    found = []
+    curves = []
     for _, record in journal.read(0):
         if record["kind"] == "metrics" and record["run"] == f"seed-{seed}":
             own = {key: each for key, each in record["values"].items() if key.startswith(tuple(prefix + c for c in CURVES))}
-            found += [(record["step"], own)] if own else []
-    return found
+            curves += [(record["step"], own)] if own else []
+    return curves
 
 
 def starting_point(folder: Path, seed: int, arm: str) -> tuple[Checkpoint, list[tuple[int, dict[str, float]]]]:
@@ -156,7 +151,7 @@ def starting_point(folder: Path, seed: int, arm: str) -> tuple[Checkpoint, list[
         CheckpointError: If it is missing or damaged.
     """
     path = final_state(folder, seed, arm, START)
-    found = Checkpoints(path).load()
-    if found is None:
+    checkpoint = Checkpoints(path).load()
+    if checkpoint is None:
         raise CheckpointError(f"{path}: the state from which this run was to start is missing")
-    return found, [(int(step), dict(values)) for step, values in json.loads((path / "curves.json").read_text())]
+    return checkpoint, [(int(step), dict(values)) for step, values in json.loads((path / "curves.json").read_text())]

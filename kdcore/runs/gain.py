@@ -81,10 +81,10 @@ def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEva
     if any(not np.array_equal(one.labels, other.labels, equal_nan=True) for one, other in zip(with_kd, without, strict=True)):
         raise ValueError("evaluations of a seed must be of the same test samples in the same order")
     metric, pairs = with_kd[0].primary, zip(with_kd, without, strict=True)
-    found = np.array([one.metrics()[metric.name] - other.metrics()[metric.name] for one, other in pairs])
-    if np.isnan(found).any():
-        return _undefined(found, metric)
-    return _one_seed(with_kd[0], without[0]) if len(found) == 1 else _several_seeds(found, metric)
+    differences = np.array([one.metrics()[metric.name] - other.metrics()[metric.name] for one, other in pairs])
+    if np.isnan(differences).any():
+        return _undefined(differences, metric)
+    return _one_seed(with_kd[0], without[0]) if len(differences) == 1 else _several_seeds(differences, metric)
 
 
 def difference_by_subject(
@@ -108,11 +108,11 @@ def difference_by_subject(
         return None
     gained = sum(one.correct.astype(float) - other.correct for one, other in zip(with_kd, without, strict=True))
     metric = METRICS["accuracy"]
-    found = _several_seeds(np.bincount(groups, gained) / np.bincount(groups) / len(with_kd), metric)
+    difference = _several_seeds(np.bincount(groups, gained) / np.bincount(groups) / len(with_kd), metric)
     seeds = f", each averaged over {len(with_kd)} seeds" if len(with_kd) > 1 else ""
     method = f"paired t over {len(names)} test subjects{seeds}"
-    sentence = f"By test subject: {_amount(found.mean, found.low, found.high, method, metric)}."
-    return replace(found, n_seeds=len(with_kd), method=method, sentence=sentence, per_seed=())
+    sentence = f"By test subject: {_amount(difference.mean, difference.low, difference.high, method, metric)}."
+    return replace(difference, n_seeds=len(with_kd), method=method, sentence=sentence, per_seed=())
 
 
 def _undefined(differences: NDArray[np.float64], metric: Metric) -> Difference:

@@ -199,13 +199,13 @@ class RunJournal:
 
     def under_way(self) -> list[str]:
         """Local names of the runs that have begun and not ended, by what is committed; the latest first."""
-        found: dict[str, None] = {}
+        runs: dict[str, None] = {}
         for _, record in self.file.read(0):
             if record["kind"] == "start":
-                found[record["run"]] = None
+                runs[record["run"]] = None
             elif record["kind"] == "finish":
-                found.pop(record["run"], None)
-        return list(reversed(found))
+                runs.pop(record["run"], None)
+        return list(reversed(runs))
 
     def close(self, timeout: float = 30) -> bool:
         """Wait at most `timeout` seconds until the tracker has sent everything; returns whether it has."""

@@ -43,6 +43,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _named(holder: Path) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(holder.read_text(encoding="utf-8"))
-        return f"process {found['pid']} on {found['host']}, since {found['since']}"
+        content = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {content['pid']} on {content['host']}, since {content['since']}"
     return "another process"

@@ -67,11 +67,11 @@ class Outcome:
     def _mean_of_teachers(self) -> np.ndarray:
         """Mean of the teachers' outputs where all of them have the sample's signals, else NaN."""
         outputs = [self.probabilities[name] for name in self.teachers]
-        there = ~np.isnan(np.stack(outputs)).any((0, 2))
-        found = np.full_like(outputs[0], np.nan, dtype=np.float64)
-        if there.any():
-            found[there] = combine([each[there] for each in outputs], "average", self.target.is_classes)
-        return found
+        complete = ~np.isnan(np.stack(outputs)).any((0, 2))
+        mean = np.full_like(outputs[0], np.nan, dtype=np.float64)
+        if complete.any():
+            mean[complete] = combine([each[complete] for each in outputs], "average", self.target.is_classes)
+        return mean
 
     def _recordings(self) -> np.ndarray | None:
         """(n,) the recording that each row is a window of; None if there are no windows."""
@@ -106,16 +106,16 @@ class Outcome:
         for label, rule in self.ensembles.items():
             members = [self.probabilities[name] for name in self.members]
             everybody[label] = combine(members, rule, self.target.is_classes)
-        found, recordings = {}, self._recordings()
+        evaluations, recordings = {}, self._recordings()
         for name, probabilities in everybody.items():
             labelled = known(self.labels)
-            there = ~np.isnan(probabilities[labelled]).any(1)
-            if there.any():
-                windows = None if recordings is None else recordings[labelled][there]
-                outputs, labels = probabilities[labelled][there], self.labels[labelled][there]
+            complete = ~np.isnan(probabilities[labelled]).any(1)
+            if complete.any():
+                windows = None if recordings is None else recordings[labelled][complete]
+                outputs, labels = probabilities[labelled][complete], self.labels[labelled][complete]
                 evaluation = evaluate_target(self.target, self.names, outputs, labels, windows)
-                found[name] = evaluation if there.all() else replace(evaluation, rows=np.flatnonzero(there))
-        return found
+                evaluations[name] = evaluation if complete.all() else replace(evaluation, rows=np.flatnonzero(complete))
+        return evaluations
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
@@ -143,7 +143,9 @@ def read_outcome(path: Path) -> Outcome:
     try:
         with np.load(path, allow_pickle=False) as file:
             head = json.loads(str(file["head"]))
-            found = {key.removeprefix("probabilities."): file[key] for key in file.files if key.startswith("probabilities.")}
-            return Outcome(probabilities=found, labels=file["labels"], **{**head, "target": read_target(head.get("target"))})
+            head["target"] = read_target(head.get("target"))
+            prefix = "probabilities."
+            probabilities = {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
+            return Outcome(probabilities=probabilities, labels=file["labels"], **head)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable result: {error}") from error

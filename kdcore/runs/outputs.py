@@ -16,6 +16,7 @@ from kdcore.runs.context import reopen
 from kdcore.runs.records import read_run
 from kdcore.suggestions import did_you_mean
 from kdcore.training.fabric import make_fabric
+from kdcore.training.participants import Distiller
 from kdcore.training.stored_outputs import StoredOutputs, check_suffix, write_outputs
 from kdcore.training.teacher_cache import cache_teachers, outputs_vary
 
@@ -49,17 +50,10 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
     if participant not in distiller.networks:
         hint = did_you_mean(participant, distiller.networks, "it has")
         raise UsageError(f"{run.folder.name} has no participant {participant!r} with a network ({hint})")
-    if participant in distiller.fused and distiller.fusion.batch_dependent:
-        raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
-    some = _having(table, participant, table.rows["train"])[: max(4, recipe.data.batch_size)]
-    part = table.batch(some, [participant], labelled=False)
-    if outputs_vary(distiller.participant(participant).eval(), part.signals[participant]):
-        raise UsageError(f"the outputs of {participant!r} change from pass to pass or with the batch, so they cannot be stored")
-    if distiller.participant(participant).known_classes is not None:
-        raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
+    _refuse_varying(distiller, participant, table, recipe.data.batch_size)
     fabric = make_fabric(recipe.engine.model_copy(update={"devices": 1, "strategy": "auto"}))
     parts = {name: _having(table, participant, rows) for name, rows in table.rows.items()}
-    found = [
+    outputs = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]
         for rows in parts.values()
         if len(rows)
@@ -67,7 +61,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
     rows = [row for part in parts.values() for row in part.tolist()]
     stored = StoredOutputs.of(
         [table.keys[row] for row in rows],
-        found,
+        outputs,
         table.classes,
         {"run": run.folder.name, "participant": participant, "seed": seed, "recipe": recipe.name, "kdcore": __version__},
         table.target,
@@ -76,6 +70,18 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
     return {name: len(part) for name, part in parts.items() if len(part)}
 
 
+def _refuse_varying(distiller: Distiller, participant: str, table: Table, batch_size: int) -> None:
+    """Refuse a participant whose outputs are not the same for a sample in every batch and pass, or that lacks classes."""
+    if participant in distiller.fused and distiller.fusion.batch_dependent:
+        raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
+    rows = _having(table, participant, table.rows["train"])[: max(4, batch_size)]
+    batch = table.batch(rows, [participant], labelled=False)
+    if outputs_vary(distiller.participant(participant).eval(), batch.signals[participant]):
+        raise UsageError(f"the outputs of {participant!r} change from pass to pass or with the batch, so they cannot be stored")
+    if distiller.participant(participant).known_classes is not None:
+        raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
+
+
 def _having(table: Table, participant: str, rows: Tensor) -> Tensor:
-    there = table.complete([participant], rows)
-    return rows if there is None else rows[there]
+    complete = table.complete([participant], rows)
+    return rows if complete is None else rows[complete]

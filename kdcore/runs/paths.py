@@ -27,8 +27,8 @@ def new_run_id(name: str, digest: str, now: datetime) -> str:
 
 def recipe_name(run_id: str) -> str:
     """The recipe's name in a run's id as `new_run_id` makes it; empty in any other text."""
-    found = re.fullmatch(r"\d{8}-\d{6}-(.+)-[0-9a-f]{6}(-\d+)?", run_id)
-    return found[1] if found else ""
+    match = re.fullmatch(r"\d{8}-\d{6}-(.+)-[0-9a-f]{6}(-\d+)?", run_id)
+    return match[1] if match else ""
 
 
 def began(run_id: str) -> datetime | None:
@@ -52,10 +52,10 @@ def runs_of(recipe: str) -> list[str]:
         recipe: Its name or its file.
     """
     name = Path(recipe).with_suffix("").as_posix() if recipe.endswith((".yaml", ".yml")) else recipe
-    return [each for each in _known_runs() if recipe_name(each) in (name, name.replace("/", "-"))]
+    return [each for each in known_runs() if recipe_name(each) in (name, name.replace("/", "-"))]
 
 
-def _known_runs() -> list[str]:
+def known_runs() -> list[str]:
     """Ids of all runs, oldest first."""
     folder = runs_folder()
     names = [each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()] if folder.is_dir() else []
@@ -75,7 +75,7 @@ def find_run(run_id: str) -> Path:
     path = Path(run_id)
     if (path / "recipe.yaml").exists():
         return path.absolute()
-    folder, known = runs_folder(), _known_runs()
+    folder, known = runs_folder(), known_runs()
     matches = (
         [name for name in known if name == run_id]
         or runs_of(run_id)[-1:]

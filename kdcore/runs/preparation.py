@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,13 +52,13 @@ class Prepared:
     Args:
         assembly: Constructs the participants.
         table: Prepared samples of all splits, on the run's device.
-        found: Result of the checks before training.
+        checks: Result of the checks before training.
         distiller: The checked participants of the first seed's distilled arm, untrained.
     """
 
     assembly: Assembly
     table: Table
-    found: Preflight
+    checks: Preflight
     distiller: Distiller
 
 
@@ -105,16 +105,16 @@ def prepare(
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
         _refuse_unmatched_groups(assembly, distiller)
-        found = preflight(distiller, assembly.plan.stages[DISTILLED], table, recipe.data.batch_size, withheld)
-    _note_answerless(assembly, found)
-    _note_terms(assembly, distiller, found)
+        checks = preflight(distiller, assembly.plan.stages[DISTILLED], table, recipe.data.batch_size, withheld)
+    _note_answerless(assembly, checks)
+    _note_terms(assembly, distiller, checks)
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
-    return Prepared(assembly, table, found, distiller)
+    return Prepared(assembly, table, checks, distiller)
 
 
-def _note_terms(assembly: Assembly, distiller: Distiller, found: Preflight) -> None:
+def _note_terms(assembly: Assembly, distiller: Distiller, checks: Preflight) -> None:
     """Report terms whose loss has parameters without a gradient, is 0 at first, or keeps state that is not saved."""
-    for check in found.terms:
+    for check in checks.terms:
         term = distiller.describe_term(check.learner, check.term)
         if check.idle and check.samples:
             names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
@@ -129,11 +129,11 @@ def _note_terms(assembly: Assembly, distiller: Distiller, found: Preflight) -> N
             )
 
 
-def _note_answerless(assembly: Assembly, found: Preflight) -> None:
+def _note_answerless(assembly: Assembly, checks: Preflight) -> None:
     """Report participants that are not evaluated, and refuse to choose their epochs by their predictions."""
     problems = []
-    for name in found.answerless:
-        alone = set(assembly.plan.students) <= set(found.answerless) and name in assembly.plan.students
+    for name in checks.answerless:
+        alone = set(assembly.plan.students) <= set(checks.answerless) and name in assembly.plan.students
         what = "its accuracy means nothing" if alone else "it is not evaluated"
         assembly.note(f"{name}: no term trains the layers that its predictions come from, so {what}")
         for stage in assembly.plan.stages[DISTILLED]:
@@ -155,7 +155,7 @@ def make_folder(
         state = RunState(folder, command=tuple(command), split=split, retrain=retrain)
         if extends:
             copy_states(extends[0], folder, plan)
-            state.extends = extends[1].record()
+            state.extends = asdict(extends[1])
         write_file(state.path, state.content())
     fabric.barrier()
     return folder

@@ -8,26 +8,68 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from kdcore.errors import UsageError
 from kdcore.recipe.graph import StagePlan
-from kdcore.runs.callbacks import RunListener
-from kdcore.training.callback import reason_to_stop
+from kdcore.runs.callbacks import Callbacks, RunListener
 
 INTERVAL = 0.2
 """Minimum time between updates of the bar in a notebook, in seconds."""
 
-EVENTS = tuple(name for name in dir(RunListener) if not name.startswith("_"))
+
+class StageProgress(RunListener):
+    """Base class of displays. Keeps track of the current stage, and describes stages that end.
+
+    Attributes:
+        title: Seed and arm.
+        steps: Steps of an epoch of the current stage.
+        note: Metrics of the last epoch, as text.
+    """
+
+    def __init__(self) -> None:
+        self.title, self.note, self.steps = "", "", 1
+        self._began, self._epochs = 0.0, 0
+
+    def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
+        """Store the seed and arm."""
+        self.title = f"seed {seed}, {arm}" if arm else f"seed {seed}"
+
+    def stage_started(self, stage: StagePlan, steps: int) -> None:
+        """Reset the progress for a stage."""
+        self._began, self.steps, self.note, self._epochs = time.monotonic(), steps, "", stage.epochs
+
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Store the metrics of an epoch: those of the validation split, or else the total losses."""
+        self._epochs = epoch + 1
+        shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
+        shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
+        self.note = "  ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in shown.items())
+
+    def name_of(self, stage: StagePlan) -> str:
+        """The seed, the arm and the name of a stage."""
+        return f"{self.title}: {stage.name}" if self.title else stage.name
+
+    def finished_line(self, stage: StagePlan) -> str:
+        """Describe a stage that was trained."""
+        seconds, epochs = time.monotonic() - self._began, f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}"
+        return f"{self._with_learners(stage)}, {epochs} in {seconds:.1f} s  {self.note}".rstrip()
+
+    def reused_line(self, stage: StagePlan) -> str:
+        """Describe a stage that is reused."""
+        return f"{self._with_learners(stage)}, reused from an earlier run"
+
+    def _with_learners(self, stage: StagePlan) -> str:
+        learners = ", ".join(stage.learners)
+        return self.name_of(stage) + ("" if learners == stage.name else f" ({learners})")
 
 
-class ProgressDisplay(RunListener):
+class ProgressDisplay(StageProgress):
     """Shows the current stage, its progress, and the durations of finished stages.
 
     Writes HTML through IPython in a notebook, and plain text elsewhere, without terminal control codes or widgets.
     """
 
     def __init__(self) -> None:
-        self._title, self._began, self._steps, self._note, self._shown = "", 0.0, 1, "", 0.0
-        self._epochs = 0
+        super().__init__()
+        self._shown = 0.0
         self._handle: Any = None
 
     def reading(self, done: int, total: int, what: str) -> None:
@@ -35,32 +77,22 @@ class ProgressDisplay(RunListener):
         if done < total:
             self._bar(f"reading {what}", done / total if total else 1.0)
 
-    def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        """Store the seed and arm for the lines of the stages."""
-        self._title = f"seed {seed}, {arm}: "
-
-    def stage_started(self, stage: StagePlan, steps: int) -> None:
-        """Reset the bar for a stage."""
-        self._began, self._steps, self._note, self._epochs = time.monotonic(), steps, "", stage.epochs
-
     def stepped(self, stage: StagePlan, epoch: int, step: int) -> None:
         """Update the bar."""
-        self._bar(f"{self._title}{stage.name}", (epoch * self._steps + step) / (stage.epochs * self._steps))
+        self._bar(self.name_of(stage), (epoch * self.steps + step) / (stage.epochs * self.steps))
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
         """Update the bar and the metrics next to it."""
-        self._epochs = epoch + 1
-        self._note = epoch_numbers(metrics)
-        self._bar(f"{self._title}{stage.name}", (epoch + 1) / stage.epochs)
+        super().epoch_finished(stage, epoch, metrics)
+        self._bar(self.name_of(stage), (epoch + 1) / stage.epochs)
 
     def stage_finished(self, stage: StagePlan) -> None:
         """Print a line about the stage."""
-        seconds = time.monotonic() - self._began
-        self.say(f"{self._title}{stage.name}, {self._epochs} epochs in {seconds:.1f} s  {self._note}".rstrip())
+        self.say(self.finished_line(stage))
 
     def stage_reused(self, stage: StagePlan) -> None:
         """Print a line about a stage that is reused from an earlier run."""
-        self.say(f"{self._title}{stage.name}, reused from an earlier run")
+        self.say(self.reused_line(stage))
 
     def say(self, text: str) -> None:
         """Print a line. In a notebook, it replaces the bar."""
@@ -78,7 +110,7 @@ class ProgressDisplay(RunListener):
         if not in_notebook() or now - self._shown < INTERVAL:
             return
         self._shown = now
-        html = f'<progress value="{share:.3f}" max="1"></progress> {escape(text)} {escape(self._note)}'
+        html = f'<progress value="{share:.3f}" max="1"></progress> {escape(text)} {escape(self.note)}'
         if self._handle is None:
             self._handle = self._display(html, updated=True)
         else:
@@ -96,32 +128,6 @@ class ProgressDisplay(RunListener):
         self._handle.update(HTML(html))
 
 
-class Callbacks(RunListener):
-    """Forwards events to several callbacks, in order.
-
-    Args:
-        callbacks: `kdcore.RunListener` objects.
-
-    Raises:
-        UsageError: If a callback has another type.
-    """
-
-    def __init__(self, callbacks: Sequence[RunListener]):
-        for each in callbacks:
-            if isinstance(each, type) or not all(callable(getattr(each, name, None)) for name in EVENTS):
-                given = each.__name__ if isinstance(each, type) else type(each).__name__
-                raise UsageError(f"a callback must be an instance of a subclass of kdcore.RunListener, not {given}")
-        for name in EVENTS:
-            setattr(self, name, _to_all([getattr(each, name) for each in callbacks]))
-
-
-def _to_all(methods: Sequence[Any]) -> Any:
-    def call(*args: Any, **kwargs: Any) -> str | None:
-        return reason_to_stop([method(*args, **kwargs) for method in methods])
-
-    return call
-
-
 def listener_for(callbacks: Sequence[RunListener], progress: bool | None) -> RunListener:
     """Combine callbacks and, optionally, a progress display.
 
@@ -131,13 +137,6 @@ def listener_for(callbacks: Sequence[RunListener], progress: bool | None) -> Run
     """
     shown = in_notebook() if progress is None else progress
     return Callbacks([*([ProgressDisplay()] if shown else []), *callbacks])
-
-
-def epoch_numbers(metrics: Mapping[str, float]) -> str:
-    """Format the metrics of an epoch: those of the validation split, or else the total losses."""
-    shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
-    shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
-    return "  ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in shown.items())
 
 
 def in_notebook() -> bool:

@@ -49,12 +49,12 @@ def recipe_changes(command: Sequence[str], filled: Mapping[str, Any]) -> RecipeC
     except (KdcoreError, OSError):
         return RecipeChanges()
     after = flattened(filled)
-    found = {
+    changes = {
         key: (before.get(key), after.get(key))
         for key in dict.fromkeys((*before, *after))
         if before.get(key) != after.get(key) and not key.startswith(UNCOUNTED)
     }
-    return RecipeChanges(str(base), found)
+    return RecipeChanges(str(base), changes)
 
 
 def _base_of(source: str) -> str | Path:
@@ -66,5 +66,5 @@ def _base_of(source: str) -> str | Path:
         return source
     named = extends.value[0].value if extends.is_list else extends.value
     beside = file.parent / Path(named).expanduser()
-    found = (beside if beside.is_file() else find_recipe(named)).resolve()
-    return next((name for name in list_recipes() if find_recipe(name).resolve() == found), found)
+    base = (beside if beside.is_file() else find_recipe(named)).resolve()
+    return next((name for name in list_recipes() if find_recipe(name).resolve() == base), base)

@@ -56,6 +56,7 @@ class Facts:
             ``differs`` from that of one longer run, if it does; empty for none.
         phases: Phase → seconds, over all resumptions.
         target: Fields of the `kdcore.Target`; empty for classes.
+        tracking: How to open the tracked run; empty if nothing is tracked.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Facts:
     extends: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
     target: Mapping[str, Any] = field(default_factory=dict)
+    tracking: str = ""
 
     def content(self) -> bytes:
         """The content of the run's ``run.json``."""
@@ -211,15 +213,13 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
     if before is None:
         return now
     changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
-    said = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
+    changes = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
     code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
-    said += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
-    line = (
-        [f"resumed with different software: {', '.join(said)}; its seeds were trained under different conditions"]
-        if said
-        else []
-    )
-    return replace(now, resumed=[*before.resumed, *line])
+    changes += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
+    if not changes:
+        return replace(now, resumed=before.resumed)
+    line = f"resumed with different software: {', '.join(changes)}; its seeds were trained under different conditions"
+    return replace(now, resumed=[*before.resumed, line])
 
 
 def record_phases(folder: Path, phases: Mapping[str, float]) -> None:

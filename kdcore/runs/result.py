@@ -117,11 +117,11 @@ class Result:
             rows += f"<tr{_BOLD if row.role in (DISTILLED, 'student') else ''}>{cells}</tr>"
         notes = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
         places = [("run", self.folder), *([("report", self.report)] if self.report else [])]
-        said = "<br>".join(f"{what}: <code>{escape(str(path))}</code>" for what, path in places)
+        links = "<br>".join(f"{what}: <code>{escape(str(path))}</code>" for what, path in places)
         return (
             f"<div><b>{escape(summary.name)}</b>: {escape(summary.split)} {escape(summary.metric.heading)}"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<p><b>{escape(summary.answer)}</b></p>{f'<ul>{notes}</ul>' if notes else ''}<p>{said}</p></div>"
+            f"<p><b>{escape(summary.answer)}</b></p>{f'<ul>{notes}</ul>' if notes else ''}<p>{links}</p></div>"
         )
 
 

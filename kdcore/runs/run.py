@@ -15,11 +15,11 @@ from kdcore.runs.callbacks import RunListener
 from kdcore.runs.extension import extension
 from kdcore.runs.paths import find_run
 from kdcore.runs.progress import listener_for
-from kdcore.runs.records import read_facts, recipe_of
+from kdcore.runs.records import recipe_of
 from kdcore.runs.result import Result
-from kdcore.runs.session import RunSession
+from kdcore.runs.session import RunSession, execute
 from kdcore.runs.state import RunState
-from kdcore.training.phases import Phases, in_order
+from kdcore.training.phases import Phases
 from kdcore.training.preflight import Preflight
 from kdcore.training.randomness import preserved_torch
 
@@ -59,12 +59,7 @@ def run(
     """
     phases, plugins = Phases(profile, began), plugin_manager()
     plan, listener = make_plan(load_recipe(source, overrides, plugins, data)), listener_for(callbacks, progress)
-    session = RunSession(plan, plugins, listener, command, None, split, retrain, phases=phases)
-    with preserved_torch(), exits_attributed(plugins), session:
-        for arm in session.arms():
-            arm.engine.fit(arm.stages, arm.checkpoint)
-        result = _result(session)
-    return _timed(result)
+    return execute(RunSession(plan, plugins, listener, command, None, split, retrain, phases=phases))
 
 
 def resume(
@@ -100,14 +95,8 @@ def resume(
         longer = make_plan(load_recipe(folder / "recipe.yaml", overrides, plugins, data))
         extends, command = (folder, extension(folder, plan, longer)), ["kdcore", "resume", folder.name, *overrides]
         split = RunState.read(folder).split
-        session = RunSession(longer, plugins, listener, command, None, split, extends=extends, phases=phases)
-    else:
-        session = RunSession(plan, plugins, listener, folder=folder, phases=phases)
-    with preserved_torch(), exits_attributed(plugins), session:
-        for arm in session.arms():
-            arm.engine.fit(arm.stages, arm.checkpoint)
-        result = _result(session)
-    return _timed(result)
+        return execute(RunSession(longer, plugins, listener, command, None, split, extends=extends, phases=phases))
+    return execute(RunSession(plan, plugins, listener, folder=folder, phases=phases))
 
 
 def dry_run(
@@ -126,25 +115,9 @@ def dry_run(
     with preserved_torch(), exits_attributed(plugins):
         plan = make_plan(load_recipe(source, overrides, plugins, data))
         session = RunSession(plan, plugins, listener_for(callbacks, False), split=split)
-        prepared = session.prepare(session.fabric)
-    if not session.fabric.is_global_zero:
+        prepared = session.prepare()
+    if not session.is_first:
         return None
     for note in prepared.assembly.notes:
         session.listener.say(note)
-    return prepared.found
-
-
-def _result(session: RunSession) -> Result | None:
-    if not session.writes:
-        return None
-    summary, report = session.conclude()
-    return Result(summary, session.context.folder, report, session.tracker.describe(), session.tracker.run_ids())
-
-
-def _timed(result: Result | None) -> Result | None:
-    """Add timings and traces to the result; read last, because tracking counts, too."""
-    if result:
-        facts = read_facts(result.folder)
-        result.phases = in_order(facts.phases) if facts else {}
-        result.traces = sorted((result.folder / "profile").glob("*.json"))
-    return result
+    return prepared.checks

@@ -44,7 +44,7 @@ def saved_seeds(run: Path) -> dict[int, Path]:
     Raises:
         CheckpointError: If a run has saved none.
     """
-    found = {path.parent.parent for path in (run / "students").glob(f"seed-*/*/{DESCRIPTION}")}
-    if not found:
+    folders = {path.parent.parent for path in (run / "students").glob(f"seed-*/*/{DESCRIPTION}")}
+    if not folders:
         raise CheckpointError(f"{run} holds no saved student")
-    return dict(sorted((int(folder.name.removeprefix("seed-")), folder) for folder in found))
+    return dict(sorted((int(folder.name.removeprefix("seed-")), folder) for folder in folders))

@@ -45,7 +45,7 @@ class RunState:
         split: Split to evaluate on.
         retrain: Whether to train teachers even if other runs have trained them.
         trained: ``seed/arm`` → student → (epochs, steps, reason if it ended early).
-        extends: The finished run that this one extends, as in `Extension.record`; empty for none.
+        extends: Fields of the `Extension` of a finished run that this run is; empty for none.
     """
 
     folder: Path

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from kdcore.contracts.progress import Ramp
 from kdcore.contracts.target import METRICS, OF_CLASSES, Metric, Target, read_target
-from kdcore.recipe.data_models import SomeLabels
-from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
+from kdcore.recipe.models import Recipe
 from kdcore.recipe.plan import BASELINE, DISTILLED
 from kdcore.runs.gain import Difference, difference_by_subject, paired_difference
 from kdcore.runs.outcome import JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
+from kdcore.runs.setting import selection, setting
 from kdcore.runs.target_metrics import AnyEvaluation
 from kdcore.runs.tracked_metrics import metric_group
-
-ByArm = Mapping[str, Sequence[dict[str, Any]]]
-"""Arm → each seed's evaluations by name."""
-
-Pairs = Mapping[str, tuple[list[Any], list[Any]]]
-"""Student → each seed's evaluations with distillation, and without."""
 
 Role = Literal[
     "teacher",
@@ -70,14 +63,14 @@ class Row:
     def cells(self) -> list[str]:
         """Text of this row in the result table, under `Summary.headings`."""
         metric, second = self.evaluations[0].primary, self.evaluations[0].secondary
-        found = self.values(metric.name)
-        if len(found) > 1:
-            last = metric.spread(found)
+        values = self.values(metric.name)
+        if len(values) > 1:
+            last = metric.spread(values)
         else:
             last = " to ".join(metric.text(end) for evaluation in self.evaluations for end in evaluation.interval)
         beside = [] if second.name == metric.name else [second.spread(self.values(second.name))]
-        seeds = [metric.text(value) for value in found]
-        results = [last, *beside, *seeds] if len(found) > 1 else [*seeds, last, *beside]
+        seeds = [metric.text(value) for value in values]
+        results = [last, *beside, *seeds] if len(values) > 1 else [*seeds, last, *beside]
         return [self.participant, self.role, self.modality, *results, self._size()]
 
     def _size(self) -> str:
@@ -161,9 +154,9 @@ class Summary:
         """The first participant in the first of these roles that is taken; of students, the one in `difference` if possible."""
         compared = next(iter(self.differences), "")
         for role in roles:
-            found = [row for row in self.rows if row.role == role]
-            if found:
-                return next((row for row in found if row.participant == compared), found[0])
+            rows = [row for row in self.rows if row.role == role]
+            if rows:
+                return next((row for row in rows if row.participant == compared), rows[0])
         return None
 
     def headings(self) -> list[str]:
@@ -176,43 +169,40 @@ class Summary:
         return ["participant", "role", "modality", *results, "parameters"]
 
 
-def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
+def summarise(recipe: Recipe, run: FinishedRun) -> Summary:
     """Summarise a finished run.
 
     Args:
         recipe: The recipe of the run.
         run: The finished run.
-        tracking: How to open the tracked run.
     """
-    facts = run.facts
-    outcomes = {arm: [seeds[seed] for seed in facts.seeds] for arm, seeds in run.outcomes.items()}
-    by_arm = {arm: [outcome.evaluations() for outcome in seeds] for arm, seeds in outcomes.items()}
-    pairs = _in_both(facts, by_arm, outcomes)
+    facts, results = run.facts, _Results.of(recipe, run)
+    pairs = results.pairs()
     return Summary(
         name=recipe.name,
         description=recipe.description,
         rule=facts.split_rule,
-        selection=_selection(facts.selection),
+        selection=selection(facts.selection),
         seeds=facts.seeds,
         classes=facts.classes,
-        rows=[*_teachers(recipe, facts, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
+        rows=[*results.teachers(), *results.students()],
         differences={name: paired_difference(*pair) for name, pair in pairs.items()},
-        by_subject=_by_subject(facts, pairs, outcomes),
+        by_subject=results.by_subject(pairs),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
         recipe=recipe.to_yaml(),
         command=shlex.join(facts.command),
         folder=run.folder,
-        tracking=tracking,
+        tracking=facts.tracking,
         split=facts.split,
         setting=setting(recipe, facts),
         target=read_target(facts.target or None),
         notes=[
             *facts.notes,
             *facts.resumed,
-            *_window_notes(outcomes),
-            *_training_notes(outcomes),
-            *_chance_notes(outcomes, by_arm),
+            *_window_notes(results.outcomes),
+            *_training_notes(results.outcomes),
+            *_chance_notes(results.outcomes, results.evaluations),
         ],
         phases=facts.phases,
     )
@@ -241,159 +231,112 @@ def _chance_notes(
     outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[Mapping[str, AnyEvaluation]]]
 ) -> list[str]:
     """Notes on participants that were no better, over all seeds, than a constant prediction."""
-    said = []
+    notes = []
     for arm, seeds in outcomes.items():
         for name in [*seeds[0].teachers, *seeds[0].students]:
-            found = [evaluations[name] for evaluations in by_arm[arm]]
-            metric = found[0].primary
-            value = float(np.mean([each.metrics()[metric.name] for each in found]))
-            constant, how = float(np.mean([each.constant[0] for each in found])), found[0].constant[1]
+            results = [evaluations[name] for evaluations in by_arm[arm]]
+            metric = results[0].primary
+            value = float(np.mean([each.metrics()[metric.name] for each in results]))
+            constant, how = float(np.mean([each.constant[0] for each in results])), results[0].constant[1]
             no_better = value <= constant if metric.higher_is_better else value >= constant
             if no_better and (arm == DISTILLED or name in seeds[0].students):
                 called = f"{name} without distillation" if arm == BASELINE else name
                 unit = f" {metric.unit}" if metric.unit else ""
-                said.append(
+                notes.append(
                     f"{called} is no better than chance: {metric.text(value)}{unit} {metric.title}, and "
                     f"{metric.text(constant)}{unit} {how}; check its learning curve, learning rate and input"
                 )
-    return said
+    return notes
 
 
-def setting(recipe: Recipe, facts: Facts) -> str:
-    """A description of the run's setting."""
-    counts = in_words([f"{count} {split}" for split, count in facts.counts.items() if count])
-    seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
-    schedule = recipe.schedule.name if recipe.schedule else "order of the graph"
-    return (
-        f"{'; '.join(_objectives(recipe))}; schedule: {schedule}. "
-        f"Data: {recipe.data.dataset.name}, {_called(facts)}; {counts} samples. {_labels(recipe.data)}{seeds}."
-    )
+Pairs = Mapping[str, tuple[list[Any], list[Any]]]
+"""Student → each seed's evaluations with distillation, and without."""
 
 
-def _objectives(recipe: Recipe) -> list[str]:
-    """A clause for each group of students with the same sources and terms."""
-    groups: dict[str, list[str]] = {}
-    for name, spec in recipe.student_specs.items():
-        sources = recipe.teachers if spec.learns_from is None else spec.learns_from
-        source = in_words([_described(each, recipe.specs[each]) for each in sources])
-        fused = f", joined by {recipe.fusion.name}" if recipe.fusion and source else ""
-        terms = [term for term in recipe.terms_of(name)[1] if term.active]
-        shown = in_words([f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in terms])
-        origin = f", starting from {spec.starts_from}" if spec.starts_from else ""
-        groups.setdefault(f"{f' from {source}' if source else ''}{fused} with {shown}{origin}", []).append(
-            _described(name, spec)
+@dataclass(frozen=True)
+class _Results:
+    """The results of a run by arm.
+
+    Args:
+        recipe: The recipe of the run.
+        facts: The facts of the run.
+        outcomes: Arm → predictions of each seed.
+        evaluations: Arm → evaluations of each seed, by participant or ensemble.
+    """
+
+    recipe: Recipe
+    facts: Facts
+    outcomes: Mapping[str, Sequence[Outcome]]
+    evaluations: Mapping[str, Sequence[dict[str, Any]]]
+
+    @classmethod
+    def of(cls, recipe: Recipe, run: FinishedRun) -> _Results:
+        """Evaluate the predictions of a run."""
+        outcomes = {arm: [seeds[seed] for seed in run.facts.seeds] for arm, seeds in run.outcomes.items()}
+        evaluations = {arm: [outcome.evaluations() for outcome in seeds] for arm, seeds in outcomes.items()}
+        return cls(recipe, run.facts, outcomes, evaluations)
+
+    def row(self, arm: str, name: str, role: Role, modality: str | None = None) -> Row:
+        """The row of a participant or ensemble of an arm."""
+        outcome, facts = self.outcomes[arm][0], self.facts
+        if modality is None:
+            modality = " + ".join(self.recipe.participants[name].modalities) if name in self.recipe.participants else ""
+        return Row(
+            name,
+            role,
+            modality,
+            [each[name] for each in self.evaluations[arm]],
+            outcome.parameters.get(name),
+            arm,
+            outcome.trained.get(name),
+            metric_group(facts.split, outcome, name, list(self.recipe.student_specs), facts.distilled),
         )
-    return [f"{in_words(students)} learned{how}" for how, students in groups.items()]
 
+    def teachers(self) -> list[Row]:
+        """Rows of the teachers, and of their mean if there are several."""
+        rows = [self.row(DISTILLED, name, "teacher") for name in self.outcomes[DISTILLED][0].teachers]
+        if len(rows) > 1:
+            modalities = ", ".join(dict.fromkeys(row.modality for row in rows))
+            rows.append(self.row(DISTILLED, JOINT_TEACHERS, "teacher ensemble", modalities))
+        return rows
 
-def _called(facts: Facts) -> str:
-    kind = read_target(facts.target or None).kind
-    count = len(facts.classes)
-    return f"{count} {kind if count != 1 or kind == 'classes' else kind.removesuffix('s')}"
+    def students(self) -> list[Row]:
+        """Rows of the students of each arm, those of the baseline first, then of their ensembles.
 
+        A student may be in one arm only.
+        """
+        distilled = self.facts.distilled
+        joint: Mapping[str, Role] = {
+            BASELINE: "baseline ensemble",
+            DISTILLED: "distilled ensemble" if distilled else "ensemble",
+        }
+        rows, ensembles = [], []
+        for arm in (each for each in joint if each in self.outcomes):
+            outcome = self.outcomes[arm][0]
+            for name in outcome.students:
+                role: Role = "baseline" if arm == BASELINE else "distilled" if name in distilled else "student"
+                rows.append(self.row(arm, name, role))
+            ensembles += [self.row(arm, label, joint[arm]) for label in outcome.ensembles]
+        return rows + ensembles
 
-def _described(name: str, spec: ParticipantSpec) -> str:
-    if spec.follows is not None:
-        return f"{name} (moving average of {spec.follows})"
-    return (
-        f"{name} (stored outputs)" if spec.encoder is None else f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})"
-    )
+    def pairs(self) -> Pairs:
+        """The distilled students that both arms have."""
+        baselines = self.outcomes[BASELINE][0].students if BASELINE in self.outcomes else ()
+        distilled, baseline = self.evaluations[DISTILLED], self.evaluations.get(BASELINE, ())
+        return {
+            name: ([each[name] for each in distilled], [each[name] for each in baseline])
+            for name in self.outcomes[DISTILLED][0].students
+            if name in baselines and name in self.facts.distilled
+        }
 
-
-def _labels(data: DataSpec) -> str:
-    noisy = f"{100 * data.label_noise:g} % of the training labels are wrong. " if data.label_noise else ""
-    noisy += f"Samples of a batch were mixed ({data.mix.name}). " if data.mix else ""
-    noisy += "Batches were balanced by class. " if data.sampler == "balanced" else ""
-    if isinstance(data.labels, SomeLabels):
-        share = f"{100 * data.labels.share:g} %" if data.labels.share else "Some"
-        return f"{noisy}{share} of the training samples are labelled. "
-    return f"{noisy}Students were trained without labels. " if data.labels == "withheld" else noisy
-
-
-def in_words(items: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
-
-
-def _weight(weight: float | Ramp) -> str:
-    return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
-
-
-def _teachers(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outcome]], by_arm: ByArm) -> list[Row]:
-    first, evaluations = outcomes[DISTILLED][0], by_arm[DISTILLED]
-    rows = [_row(recipe, facts, first, name, "teacher", [each[name] for each in evaluations]) for name in first.teachers]
-    if len(rows) > 1:
-        reads = ", ".join(dict.fromkeys(row.modality for row in rows))
-        joint = _row(recipe, facts, first, JOINT_TEACHERS, "teacher ensemble", [each[JOINT_TEACHERS] for each in evaluations])
-        rows.append(replace(joint, modality=reads))
-    return rows
-
-
-def _students(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outcome]], by_arm: ByArm) -> list[Row]:
-    """Students of each arm, those of the baseline first; a student may be in one arm alone."""
-    joint: Mapping[str, Role] = {
-        BASELINE: "baseline ensemble",
-        DISTILLED: "distilled ensemble" if facts.distilled else "ensemble",
-    }
-    rows, together = [], []
-    for arm in (each for each in joint if each in outcomes):
-        first = outcomes[arm][0]
-        for name in first.students:
-            role: Role = "baseline" if arm == BASELINE else "distilled" if name in facts.distilled else "student"
-            rows.append(_row(recipe, facts, first, name, role, [each[name] for each in by_arm[arm]]))
-        if first.ensembles:
-            found = {label: [each[label] for each in by_arm[arm]] for label in first.ensembles}
-            together += [_row(recipe, facts, first, label, joint[arm], each) for label, each in found.items()]
-    return rows + together
-
-
-def _row(recipe: Recipe, facts: Facts, outcome: Outcome, name: str, role: Role, evaluations: Sequence[AnyEvaluation]) -> Row:
-    """The row of a participant, or of an ensemble, in the arm of `outcome`."""
-    reads = _reads(recipe, name) if name in recipe.participants else ""
-    metrics = metric_group(facts.split, outcome, name, list(recipe.student_specs), facts.distilled)
-    size, trained = outcome.parameters.get(name), outcome.trained.get(name)
-    return Row(name, role, reads, evaluations, size, outcome.arm, trained, metrics)
-
-
-def _reads(recipe: Recipe, name: str) -> str:
-    return " + ".join(recipe.participants[name].modalities)
-
-
-def _in_both(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> Pairs:
-    """Student that both arms have and that is distilled → its evaluations with distillation, and without."""
-    alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
-    return {
-        name: ([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
-        for name in outcomes[DISTILLED][0].students
-        if name in alone and name in facts.distilled
-    }
-
-
-def _by_subject(facts: Facts, pairs: Pairs, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
-    """The gain of each student with an interval over test subjects; for classes alone."""
-    if facts.target:
-        return {}
-    subjects = outcomes[DISTILLED][0].subjects()
-    found = {}
-    for name, (one, other) in pairs.items():
-        of_rows = subjects if one[0].rows is None else subjects[one[0].rows]
-        if difference := difference_by_subject(one, other, of_rows):
-            found[name] = difference
-    return found
-
-
-def _selection(rules: Mapping[str, str]) -> str:
-    """A description of the epochs whose weights are evaluated."""
-    said = {
-        "last": "weights of the last epoch",
-        "best": "weights of the epoch best on the validation split",
-        "best by loss": "weights of the epoch with the smallest loss on the validation split",
-    }
-
-    def described(rule: str) -> str:
-        epoch, _, averaged = rule.partition(", ")
-        return said[epoch] + (", averaged over training (ema)" if averaged else "")
-
-    if len(set(rules.values())) == 1:
-        return described(next(iter(rules.values())))
-    return "; ".join(f"{name}: {described(rule)}" for name, rule in rules.items())
+    def by_subject(self, pairs: Pairs) -> dict[str, Difference]:
+        """The gain of each student with an interval over test subjects; only for classes."""
+        if self.facts.target:
+            return {}
+        subjects = self.outcomes[DISTILLED][0].subjects()
+        gains = {}
+        for name, (with_kd, without) in pairs.items():
+            rows = with_kd[0].rows
+            if gain := difference_by_subject(with_kd, without, subjects if rows is None else subjects[rows]):
+                gains[name] = gain
+        return gains

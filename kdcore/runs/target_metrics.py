@@ -254,26 +254,26 @@ def evaluate_target(
     return LabelEvaluation(predicted, true.astype(np.int64), recordings=groups)
 
 
-def pool(found: Sequence[AnyEvaluation]) -> AnyEvaluation:
+def pool(evaluations: Sequence[AnyEvaluation]) -> AnyEvaluation:
     """Combine the samples of several evaluations into one."""
-    outputs, labels = (np.concatenate([getattr(each, name) for each in found]) for name in ("outputs", "labels"))
-    return _like(found[0], outputs, labels)
+    outputs, labels = (np.concatenate([getattr(each, name) for each in evaluations]) for name in ("outputs", "labels"))
+    return _like(evaluations[0], outputs, labels)
 
 
-def part_of(found: AnyEvaluation, chosen: NDArray) -> AnyEvaluation:
+def part_of(evaluation: AnyEvaluation, chosen: NDArray) -> AnyEvaluation:
     """Return the evaluation of a subset of samples.
 
     Args:
-        found: Evaluation of all samples.
+        evaluation: Evaluation of all samples.
         chosen: Boolean mask, (N,), or indices of samples.
     """
-    return _like(found, found.outputs[chosen], found.labels[chosen])
+    return _like(evaluation, evaluation.outputs[chosen], evaluation.labels[chosen])
 
 
-def _like(found: AnyEvaluation, outputs: Numbers, labels: NDArray) -> AnyEvaluation:
-    if isinstance(found, ValueEvaluation):
-        return evaluate_target(found.target, found.names, outputs, labels)
-    return evaluate_target(Target("classes" if isinstance(found, Evaluation) else "labels"), (), outputs, labels)
+def _like(evaluation: AnyEvaluation, outputs: Numbers, labels: NDArray) -> AnyEvaluation:
+    if isinstance(evaluation, ValueEvaluation):
+        return evaluate_target(evaluation.target, evaluation.names, outputs, labels)
+    return evaluate_target(Target("classes" if isinstance(evaluation, Evaluation) else "labels"), (), outputs, labels)
 
 
 def resamples(groups: NDArray[np.int64]) -> Iterator[Numbers]:
@@ -288,13 +288,13 @@ def resamples(groups: NDArray[np.int64]) -> Iterator[Numbers]:
         yield drawn.astype(np.float64)[:, groups]
 
 
-def bootstrap_interval(found: LabelEvaluation | ValueEvaluation) -> tuple[float, float]:
+def bootstrap_interval(evaluation: LabelEvaluation | ValueEvaluation) -> tuple[float, float]:
     """Return the 95 % confidence interval of the primary metric.
 
     It is computed by a percentile bootstrap over samples, or over recordings if the samples are windows.
     """
-    groups = np.arange(found.n) if found.recordings is None else found.recordings
-    values = np.concatenate([found.resampled(counts) for counts in resamples(groups)])
+    groups = np.arange(evaluation.n) if evaluation.recordings is None else evaluation.recordings
+    values = np.concatenate([evaluation.resampled(counts) for counts in resamples(groups)])
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail]) if not np.isnan(values).all() else (np.nan, np.nan)
     return float(low), float(high)

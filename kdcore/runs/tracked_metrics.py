@@ -37,20 +37,21 @@ def metric_group(split: str, outcome: Outcome, name: str, students: Sequence[str
 
 def means(summary: Summary) -> dict[str, float]:
     """Mean and standard deviation over seeds of every metric of the evaluation, by participant; students first."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for row in reversed(summary.rows):  # MLflow's comparison starts with the metric that comes first
         for metric in row.evaluations[0].metrics():
             values = row.values(metric)
             mean = sum(values) / len(values)
-            found[f"{row.metrics}/{metric}"] = mean
+            metrics[f"{row.metrics}/{metric}"] = mean
             if len(values) > 1:
-                found[f"{row.metrics}/{metric}_std"] = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+                variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+                metrics[f"{row.metrics}/{metric}_std"] = variance**0.5
     for student, difference in summary.differences.items():
         gain = "gain" if len(summary.differences) == 1 else f"gain/{student}"
-        found |= {
+        metrics |= {
             f"{gain}/mean": difference.mean,
             f"{gain}/low": difference.low,
             f"{gain}/high": difference.high,
             f"{gain}/conclusive": float(difference.conclusive),
         }
-    return found
+    return metrics

@@ -13,7 +13,9 @@ Form = Annotated[
     Literal["rich", "markdown", "csv", "latex", "html"],
     typer.Option("--format", help="Output format. rich is for terminals; csv has one value per line, as fractions."),
 ]
-Output = Annotated[Path | None, typer.Option(help="Output file. Its suffix determines the format unless --format is set.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Output file. Its suffix determines the format unless --format is set.")
+]
 Metric = Annotated[
     Literal["accuracy", "macro_f1", "loss", "map", "micro_f1", "subset_accuracy", "mae", "rmse", "r2"] | None,
     typer.Option(help="Metric to compare. Default: accuracy, or the primary metric of the dataset's target."),

@@ -1,4 +1,4 @@
-"""Modalities, datasets and protocols."""
+"""Modalities, datasets and protocols, and readers of plain recordings."""
 
 from kdcore import hookimpl
 
@@ -25,6 +25,14 @@ def register_datasets(register):
     register("windows", "kdcore_datasets.window_arrays:Windows")
     register("uci-har", "kdcore_datasets.window_arrays:UciHar")
     register("synthetic-motion", "kdcore_datasets.synthetic.dataset:SyntheticMotion")
+
+
+@hookimpl
+def open_recording(source, decimal):
+    """Open arrays and tables of numbers that belong to no dataset."""
+    from kdcore_datasets import plain_recordings
+
+    return plain_recordings.open_recording(source, decimal)
 
 
 @hookimpl

@@ -10,7 +10,9 @@ import typer
 
 def new(
     folder: Annotated[Path, typer.Argument(help="Folder of the recordings.")],
-    to: Annotated[Path | None, typer.Option(help="Recipe to write. Default: the name of the folder with .yaml.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Recipe to write. Default: the name of the folder with .yaml.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Sampling rate in Hz, if the files do not contain it.")] = None,
 ) -> None:
     """Inspect a folder of recordings and write a recipe that reads them.
@@ -20,4 +22,4 @@ def new(
     """
     from kdcore_datasets.new.recipe import new_recipe
 
-    new_recipe(folder, to, rate)
+    new_recipe(folder, output, rate)

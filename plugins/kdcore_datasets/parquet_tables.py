@@ -106,6 +106,42 @@ def read_instants(path: Path, column: Column) -> np.ndarray | None:
     return whole.to_numpy(zero_copy_only=False) / per_second
 
 
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a file.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def read_measurements(path: Path, columns: Sequence[str]) -> np.ndarray:
+    """Columns of numbers or times, (rows, columns) float64: times in seconds, NaN where a value is missing.
+
+    Raises:
+        DataError: If the file cannot be read or is empty, or a column holds anything else, such as text.
+    """
+    return np.stack([_measurements(path, column) for column in columns], axis=1)
+
+
+def _measurements(path: Path, column: str) -> np.ndarray:
+    import pyarrow as pa
+
+    seconds = read_instants(path, column)
+    if seconds is not None:
+        return seconds
+    kind = _column(path, column).type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        raise DataError(f"{path}: column {column!r} holds {kind}, not numbers")
+    return _numbers(path, column)
+
+
 def _fault(path: Path, row: int, column: Column, value: float) -> str:
     found = _column(path, column)[row].as_py()
     place = f"row {row + 1}: column {column!r}"

@@ -19,24 +19,26 @@ def check_plugin(
         raise typer.Exit(1)
 
 
-def schema(to: Annotated[Path | None, typer.Option(help="Output file. Default: standard output.")] = None) -> None:
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Output file. Default: standard output.")] = None,
+) -> None:
     """Print the JSON Schema of recipes, for editors. It includes the options of all installed components."""
     import json
 
     from kdcore_devtools.json_schema import recipe_schema
 
     text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False)
-    if to is None:
+    if output is None:
         print(text)
     else:
-        to.write_text(text + "\n", encoding="utf-8")
-        print(to)
+        output.write_text(text + "\n", encoding="utf-8")
+        print(output)
 
 
 def new_plugin(
     kind: Annotated[str, typer.Argument(help="loss, encoder, fusion, schedule, dataset, transform or modality.")],
     name: Annotated[str, typer.Argument(help="Name of the plugin and its component, e.g. soft-margin.")],
-    to: Annotated[Path, typer.Option(help="Folder in which to create the plugin.")] = Path(),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder in which to create the plugin.")] = Path(),
 ) -> None:
     """Create a plugin from a template.
 
@@ -44,5 +46,5 @@ def new_plugin(
     """
     from kdcore_devtools.scaffold import new_plugin as generate
 
-    folder = generate(kind, name, to)
+    folder = generate(kind, name, output)
     print(f"{folder}: written. Next:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  kdcore run recipe.yaml")

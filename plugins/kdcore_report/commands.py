@@ -17,7 +17,9 @@ def report(
             "run."
         ),
     ],
-    output: Annotated[Path | None, typer.Option(help="Output HTML file. Default: report.html in the run's folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Output HTML file. Default: report.html in the run's folder.")
+    ] = None,
 ) -> None:
     """Rewrite the report of a finished run, and print its path."""
     from kdcore_report.rewrite import rewrite_report

@@ -22,7 +22,6 @@ from scipy.io import savemat
 
 import kdcore
 from kdcore import archives
-from kdcore.deploy.plain_recordings import plain_array
 from kdcore.errors import CheckpointError, DataError
 from kdcore.training.checkpoint import load_state
 from kdcore.training.stored_outputs import load_outputs
@@ -31,6 +30,7 @@ from kdcore_datasets.arrow_files import parquet_rows
 from kdcore_datasets.collected_clips import load_npz
 from kdcore_datasets.delimited import open_text
 from kdcore_datasets.file_formats import read_pickle, read_variable
+from kdcore_datasets.plain_recordings import open_recording
 from kdcore_datasets.window_files import load_rows
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_is_no_weights_is_refused_without_its_content(tmp_path, cont
 def test_arrays_run_nothing(tmp_path, proof):
     np.save(tmp_path / "a.npy", array_of(Payload(proof)), allow_pickle=True)
     with pytest.raises(DataError, match=r"not a readable array of numbers"):
-        plain_array(tmp_path / "a.npy", kdcore.Modality("a", ("time",), ("time",), "1"), 10.0)
+        open_recording(tmp_path / "a.npy")
     np.savez(tmp_path / "a.npz", **{name: array_of(Payload(proof)) for name in ("x_train", "y_train", "x_test", "y_test")})
     with pytest.raises(DataError):
         load_npz(tmp_path / "a.npz", 20)
@@ -272,7 +272,7 @@ def test_an_array_that_claims_terabytes_is_refused(tmp_path):
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**14, 3)})
         file.write(b"\0" * 48)
     with pytest.raises(DataError, match=r"claims to contain more data than fits into memory|not a readable array"):
-        plain_array(tmp_path / "a.npy", kdcore.Modality("a", ("time", "channel"), ("channel", "time"), "1"), 10.0)
+        open_recording(tmp_path / "a.npy")
 
 
 def test_onnx_with_tensors_in_other_files_is_refused(tmp_path):

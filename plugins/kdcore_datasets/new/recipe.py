@@ -36,7 +36,7 @@ def new_recipe(folder: Path, to: Path | None = None, rate: float | None = None) 
     """
     target = to or Path(f"{_slug(folder)}.yaml")
     if target.exists():
-        raise UsageError(f"{target} already exists; choose another file with --to")
+        raise UsageError(f"{target} already exists; choose another file with --output")
     guess = look(folder, rate)
     samples, modalities, problem = [], ["accelerometer"], ""
     try:

@@ -20,7 +20,7 @@ from kdcore_losses.dist import StrongerTeacher
     ("words", "status", "said"),
     [
         (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 2, "error: the folder no/such does not exist\n"),
-        (["schema", "--to", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
+        (["schema", "--output", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
         (["list", "nonsense"], 2, "error: unknown kind of component 'nonsense' (known: modalities,"),
         (["list", "recipes"], 2, "for recipes, use kdcore recipes list)"),
         (["describe", "quickstart"], 2, "error: 'quickstart' is a recipe, not a component; kdcore recipes list describes"),
@@ -93,12 +93,19 @@ def test_describe_shows_no_markup(name, capsys):
     assert len(said.splitlines()) > 10
 
 
-@pytest.mark.parametrize("words", [[], ["data"], ["recipes"]])
+@pytest.mark.parametrize("words", [[], ["data"]])
 def test_no_command_shows_the_help(words):
     done = typed(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == typed(*words, "--help").stdout
     assert ("Training:" if not words else "Commands:") in done.stdout
+
+
+@pytest.mark.parametrize("group", ["cache", "models", "recipes", "runs"])
+def test_a_group_without_a_command_lists(group):
+    listed = typed(group)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout == typed(group, "list").stdout
 
 
 def test_commands_are_listed_by_section_and_those_of_other_plugins_last():
@@ -174,7 +181,7 @@ def test_describe_wraps_at_100_columns_in_a_pipe(name, capsys, monkeypatch):
     assert whole - {"─" * 100} <= {*said.replace(":", "").split(), *said.split()}
 
 
-TABLES = [["describe", "gsdm"], ["plugins"], ["cache"]]
+TABLES = [["describe", "gsdm"], ["plugins"], ["cache", "list"]]
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"COLUMNS": "40"}, {"COLUMNS": "0"}, {"NO_COLOR": "1"}])

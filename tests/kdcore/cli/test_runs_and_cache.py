@@ -41,12 +41,12 @@ def said(app, *words, status=0, answer=None):
 
 
 def test_runs_are_listed_with_their_state(home):
-    assert "no runs in" in said(runs.app)
+    assert "no runs in" in said(runs.app, "list")
     add_run(home, "20260102-030405-mine-abcdef", json.dumps({"complete": False}))
     add_run(home, "20260102-030406-mine-abcdef", "{")
     busy = add_run(home, "20260102-030407-mine-abcdef")
     with FileLock(busy / "run.lock"):
-        lines = said(runs.app).splitlines()
+        lines = said(runs.app, "list").splitlines()
         assert "is running; stop it first" in str(CliRunner().invoke(runs.app, ["rm", "-y", busy.name]).exception)
     assert [line.split()[0] for line in lines[2:5]] == [f"20260102-03040{n}-mine-abcdef" for n in (5, 6, 7)]
     assert [word in line for line, word in zip(lines[2:5], ["interrupted", "damaged", "running"], strict=True)] == [True] * 3
@@ -68,7 +68,7 @@ def test_runs_are_listed_by_age_whatever_the_time_zone(home, monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
-        lines = said(runs.app).splitlines()[2 : 2 + len(ids)]
+        lines = said(runs.app, "list").splitlines()[2 : 2 + len(ids)]
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -84,11 +84,11 @@ def test_the_gain_of_a_finished_run(home, monkeypatch):
     np.savez(folder / "results" / "seed-0-distilled.npz", x=0)
     computed = []
     monkeypatch.setattr(runs, "_computed_gain", lambda folder: computed.append(folder) or "+4.2 (+1.0 to +7.4)")
-    assert "finished +4.2 (+1.0 to +7.4) 2 MB" in " ".join(said(runs.app).split())
-    assert "+4.2" in said(runs.app)
+    assert "finished +4.2 (+1.0 to +7.4) 2 MB" in " ".join(said(runs.app, "list").split())
+    assert "+4.2" in said(runs.app, "list")
     assert computed == [folder], "computed once"
     np.savez(folder / "results" / "seed-0-distilled.npz", x=1)
-    said(runs.app)
+    said(runs.app, "list")
     assert len(computed) == 2, "again, for the results changed"
 
 
@@ -107,7 +107,7 @@ def test_the_cache_is_shown_and_cleared(home):
     for name, size in (("skeleton-123/values.bin", 5000), ("teachers/abc/model.bin", 3000), ("schemas/a.json", 10)):
         (home / "cache" / name).parent.mkdir(parents=True)
         (home / "cache" / name).write_bytes(bytes(size))
-    lines = said(cache.app).splitlines()
+    lines = said(cache.app, "list").splitlines()
     assert lines[0] == str(home / "cache")
     assert [line.split()[-2:] for line in lines[3:6]] == [["5", "kB"], ["3", "kB"], ["10", "B"]]
     assert lines[6].startswith("8.01 kB in total")
@@ -119,5 +119,5 @@ def test_the_cache_is_shown_and_cleared(home):
 
 
 def test_a_cache_that_does_not_exist_is_empty(home):
-    assert "0 B in total" in said(cache.app)
+    assert "0 B in total" in said(cache.app, "list")
     said(cache.app, "clear")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,12 +13,13 @@ import pytest
 from saved import ACCELEROMETER, ALONE, CLASSES, lines, saved_student, walk
 from toys import WRIST
 
-from kdcore import Signal
+from kdcore import PlainRecording, Signal, hookimpl
 from kdcore.cli.main import main
 from kdcore.deploy.bundle import load_predictor, load_student
 from kdcore.deploy.recordings import read_recording
 from kdcore.deploy.streaming import Smoothing
 from kdcore.errors import CheckpointError, DataError
+from kdcore.plugin.manager import PluginManager
 from kdcore.runs.saved_students import find_student
 
 
@@ -229,18 +231,66 @@ def test_where_students_are_found(tmp_path, monkeypatch):
 # Elsewhere
 
 ABSENT = ("timm", "torch_geometric", "torchvision", "cv2", "av", "mlflow", "lightning_fabric", "matplotlib", "optuna", "onnx")
-PLUGINS = ("datasets", "skeleton", "images", "video", "losses", "schedules", "semantics", "spamfm", "gsdm", "acs", "mutual")
+PLUGINS = ("skeleton", "images", "video", "losses", "schedules", "semantics", "spamfm", "gsdm", "acs", "mutual")
+
+
+def predict_without(plugins, *words, text=""):
+    code = ALONE.format(absent=ABSENT, plugins=plugins)
+    command = [sys.executable, "-c", code, "predict", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input=text)
 
 
 def test_an_accelerometer_student_needs_nothing_of_teachers_and_other_plugins(tmp_path):
     folder = saved_student(tmp_path / "student")
     np.save(tmp_path / "clip.npy", walk(70))
-    code = ALONE.format(absent=ABSENT, plugins=PLUGINS)
-    command = [sys.executable, "-c", code, "predict", str(folder), str(tmp_path / "clip.npy"), "--top", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = predict_without(PLUGINS, folder, tmp_path / "clip.npy", "--top", "1")
     assert done.returncode == 0, done.stderr
     [expected] = lines(folder, [tmp_path / "clip.npy"], top=1)
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("source", ["clip.npy", "clip.csv", "-"])
+def test_without_the_plugin_that_reads_plain_recordings_it_is_named(tmp_path, source):
+    folder = saved_student(tmp_path / "student", dataset="")
+    np.save(tmp_path / "clip.npy", walk(70))
+    np.savetxt(tmp_path / "clip.csv", walk(70), delimiter=",")
+    words = ["-", "--window", "1"] if source == "-" else [tmp_path / source, "--rate", "50"]
+    done = predict_without((*PLUGINS, "datasets"), folder, *words, text="x,y,z\n")
+    assert done.returncode == 2
+    assert re.search(r"error: .*the plugin 'datasets', which comes with kdcore .*, is not in use$", done.stderr.strip())
+
+
+class WaveReader:
+    """A plugin that reads files of its own kind."""
+
+    @hookimpl
+    def open_recording(self, source, decimal):
+        if not str(source).endswith(".wave"):
+            return None
+
+        class Wave(PlainRecording):
+            def signal(self, form):
+                values = np.frombuffer(source.read_bytes(), dtype=np.float32)
+                if len(values) % 3:
+                    raise DataError("not a whole number of samples")
+                return Signal(values.reshape(-1, 3), form.rate)
+
+        return Wave()
+
+
+def test_a_plugin_reads_files_of_its_own_kind(tmp_path, monkeypatch):
+    plugins = PluginManager()
+    plugins.register("wave", WaveReader())
+    monkeypatch.setattr("kdcore.deploy.recordings.plugin_manager", lambda: plugins)
+    folder, values = saved_student(tmp_path / "student"), walk(70)
+    np.save(tmp_path / "clip.npy", values)
+    (tmp_path / "clip.wave").write_bytes(values.tobytes())
+    [expected], [found] = (lines(folder, [tmp_path / f"clip.{each}"], rate=50.0) for each in ("npy", "wave"))
+    assert found.partition(": ")[2] == expected.partition(": ")[2]
+    (tmp_path / "clip.wave").write_bytes(values.tobytes()[:-4])
+    with pytest.raises(DataError, match=r"clip\.wave: not a whole number of samples$"):
+        lines(folder, [tmp_path / "clip.wave"], rate=50.0)
 
 
 def test_the_folder_says_all_that_is_needed(tmp_path):

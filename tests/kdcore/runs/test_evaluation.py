@@ -50,7 +50,7 @@ def test_the_windows_are_those_of_the_run(windowed):
     assert own > len(outcome.keys), "the student's own clock gives as many windows here, so this shows nothing"
     [line] = evaluate_run(str(run))
     accuracy = (outcome.probabilities["student"].argmax(1) == outcome.labels).mean()
-    assert line.startswith(f"seed-0 student: accuracy {accuracy:.4f}  ")
+    assert line.startswith(f"seed-0 student: accuracy {100 * accuracy:.1f} %  ")
     assert line.endswith(f"  n {len(outcome.labels)}")
 
 

@@ -85,7 +85,13 @@ def test_a_teachers_file_has_class_names_statistics_transforms_and_versions(trai
 
 def session_of(home, file, *overrides):
     given = [f"{LIKE}.encoder.width=6", f"{LIKE}.weights={file}", f"{LIKE}.freeze=['*']", *overrides]
-    return RunSession(make_plan(load_recipe(home.recipe, given)), plugin_manager(), None).prepare(OneCpu())
+    return prepared(home, *given)
+
+
+def prepared(home, *overrides):
+    session = RunSession(make_plan(load_recipe(home.recipe, overrides)), plugin_manager(), None)
+    session.fabric = OneCpu()
+    return session.prepare()
 
 
 def test_a_loaded_teacher_in_another_order_of_classes_gives_the_same_probabilities_by_name(trained, home):
@@ -108,7 +114,7 @@ def test_weights_of_another_modality_are_said_and_their_statistics_not_used(trai
     steps = [{"name": "resample", "length": 12}, "normalise"]
     member = {"modality": modality, "transforms": steps, "encoder": encoder(), "weights": str(student)}
     home.write(**FEW, teachers={"other": member})
-    found = RunSession(make_plan(load_recipe(home.recipe)), plugin_manager(), None).prepare(OneCpu())
+    found = prepared(home)
     normalise = next(each for each in found.assembly.pipelines["other"].whole().modules() if hasattr(each, "std"))
     same = modality == "accelerometer"
     [mean] = [each for name, each in saved.items() if name.startswith("batch_transforms.") and name.endswith(".mean")]

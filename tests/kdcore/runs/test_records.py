@@ -10,7 +10,7 @@ from kdcore.errors import CheckpointError, PluginError
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.load import load_recipe
 from kdcore.runs.records import recipe_of
-from kdcore.runs.summary import setting
+from kdcore.runs.setting import setting
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from kdcore.cli.console import result_table
 from kdcore.runs.journal import flattened
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.records import Facts, FinishedRun
-from kdcore.runs.summary import _objectives, summarise
+from kdcore.runs.setting import _objectives
+from kdcore.runs.summary import summarise
 from kdcore.runs.tracked_metrics import means
 
 

@@ -169,7 +169,7 @@ def test_what_files_do_not_tell_is_left_to_fill_in(tmp_path, capsys):
     assert "data.dataset.devices.sensor.rate: samples per second; there is no time column" in said
     assert "data.dataset.label.column: the column of labels, or path: action" in said
     assert "FILL IN" in (tmp_path / "made.yaml").read_text()
-    with pytest.raises(UsageError, match="exists; choose another file with --to"):
+    with pytest.raises(UsageError, match="exists; choose another file with --output"):
         new_recipe(tmp_path / "t", tmp_path / "made.yaml")
 
 

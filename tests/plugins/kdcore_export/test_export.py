@@ -350,7 +350,7 @@ def test_evaluating_a_run_again_says_what_it_said(trained):
     lines = dict(line.removeprefix("seed-0 ").split(": ") for line in evaluate_run(str(trained.runs[0])))
     assert sorted(lines) == ["a", "b", "students (average)", "students (max)"]
     for name, probabilities in outcome.probabilities.items():
-        assert f"accuracy {(probabilities.argmax(1) == outcome.labels).mean():.4f}" in lines[name]
+        assert f"accuracy {100 * (probabilities.argmax(1) == outcome.labels).mean():.1f} %" in lines[name]
         assert lines[name].endswith(f"n {len(outcome.labels)}")
     mean = np.mean(list(outcome.probabilities.values()), axis=0)
-    assert f"accuracy {(mean.argmax(1) == outcome.labels).mean():.4f}" in lines["students (average)"]
+    assert f"accuracy {100 * (mean.argmax(1) == outcome.labels).mean():.1f} %" in lines["students (average)"]

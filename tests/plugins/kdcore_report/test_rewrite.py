@@ -25,6 +25,9 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
     page = path.read_text()
     assert summary.difference
     assert summary.difference.sentence in page
+    [tracking] = re.findall(r"<dt>Tracking</dt><dd>(.*?)</dd>", page)
+    assert "mlflow ui --backend-store-uri" in tracking
+    assert tracking in (run_of / "report.html").read_text()
     assert "student (accelerometer, cnn1d) learned from skeleton (skeleton, cnn1d) with cross-entropy and soft-target" in page
     assert "<animate " in page
     assert "<script" not in page

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from saved import ACCELEROMETER, CLASSES, lines, saved_student, walk
 
-from kdcore import DataError, Modality, Signal, load_student
+from kdcore import DataError, Modality, RecordingForm, Signal, conversion, load_student
 from kdcore.cli.main import main
-from kdcore.contracts.units import conversion
-from kdcore.deploy.plain_recordings import as_signal, choose_columns, plain_array, read_table
+from kdcore.deploy.recordings import as_signal
+from kdcore_datasets.named_channels import choose_columns
+from kdcore_datasets.plain_recordings import open_recording
 
 GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s")
 VALUES = np.arange(30, dtype=float).reshape(10, 3) % 7 - 3.25
@@ -23,6 +24,14 @@ VALUES = np.arange(30, dtype=float).reshape(10, 3) % 7 - 3.25
 def table(header, columns, delimiter=","):
     rows = [delimiter.join(f"{cell:.9g}" for cell in row) for row in np.column_stack(columns)]
     return "\n".join([*([header] if header else []), *rows]) + "\n"
+
+
+def read_table(text, modality, rate, units="", decimal="."):
+    return open_recording(text.splitlines(), decimal).signal(RecordingForm(modality, rate, units))
+
+
+def read_file(path, modality, rate, units="", decimal="."):
+    return open_recording(path, decimal).signal(RecordingForm(modality, rate, units))
 
 
 @pytest.mark.parametrize(
@@ -94,23 +103,23 @@ def test_parquet_tables(tmp_path, clock):
     columns = {**times, "az": VALUES[:, 2].astype(np.float32), "ax": VALUES[:, 0], "ay": VALUES[:, 1], "label": ["walk"] * 10}
     pq.write_table(pa.table(columns), tmp_path / "clip.parquet")
     with pytest.warns(UserWarning, match="columns not used: label"):
-        found = plain_array(tmp_path / "clip.parquet", ACCELEROMETER, 50.0)
+        found = read_file(tmp_path / "clip.parquet", ACCELEROMETER, 50.0)
     np.testing.assert_array_equal(found.values, VALUES.astype(np.float32))
     if clock:
         with (
             pytest.warns(UserWarning, match="not used"),
-            pytest.raises(DataError, match=r"clip\.parquet: column 'time' increases by 0\.02 per row, which does not match 20"),
+            pytest.raises(DataError, match=r"^column 'time' increases by 0\.02 per row, which does not match 20"),
         ):
-            plain_array(tmp_path / "clip.parquet", ACCELEROMETER, 20.0)
+            read_file(tmp_path / "clip.parquet", ACCELEROMETER, 20.0)
 
 
 def test_parquet_tables_that_cannot_be_read(tmp_path):
     (tmp_path / "clip.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="not a readable Parquet file"):
-        plain_array(tmp_path / "clip.parquet", ACCELEROMETER, 50.0)
+        read_file(tmp_path / "clip.parquet", ACCELEROMETER, 50.0)
     pq.write_table(pa.table({"x": ["a"], "y": [1], "z": [2]}), tmp_path / "text.parquet")
     with pytest.raises(DataError, match="column 'x' holds string, not numbers"):
-        plain_array(tmp_path / "text.parquet", ACCELEROMETER, 50.0)
+        read_file(tmp_path / "text.parquet", ACCELEROMETER, 50.0)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +166,7 @@ def test_units_in_names_are_converted(unit, factor):
 
 def test_units_beside_the_file_are_converted(tmp_path):
     np.save(tmp_path / "turn.npy", VALUES)
-    found = plain_array(tmp_path / "turn.npy", GYROSCOPE, 50.0, "deg/s")
+    found = read_file(tmp_path / "turn.npy", GYROSCOPE, 50.0, "deg/s")
     np.testing.assert_allclose(found.values, np.deg2rad(VALUES), rtol=1e-6)
     np.testing.assert_allclose(read_table(table("", VALUES.T), GYROSCOPE, 50.0, "dps").values, np.deg2rad(VALUES), rtol=1e-6)
 
@@ -194,7 +203,7 @@ def test_a_structured_array_is_chosen_by_name(tmp_path):
     for number, name in enumerate("xyz"):
         values[name] = VALUES[:, number]
     np.save(tmp_path / "named.npy", values)
-    np.testing.assert_allclose(plain_array(tmp_path / "named.npy", ACCELEROMETER, 50.0).values, VALUES.astype(np.float32))
+    np.testing.assert_allclose(read_file(tmp_path / "named.npy", ACCELEROMETER, 50.0).values, VALUES.astype(np.float32))
 
 
 def test_a_skeleton_is_no_table():
@@ -253,10 +262,11 @@ def test_a_table_of_the_students_own_dataset_keeps_its_columns_and_units(tmp_pat
     (1.0, "x [g],y [g],z [g]", "", False),
     (9.81, "x,y,z", "", False),
 ])  # fmt: skip
-def test_accelerations_that_look_like_g_are_pointed_out(recwarn, scale, header, units, warned):
+def test_accelerations_that_look_like_g_are_pointed_out(tmp_path, recwarn, scale, header, units, warned):
     unit = np.random.default_rng(0).normal(size=(50, 3))
     values = scale * unit / np.linalg.norm(unit, axis=1, keepdims=True)
-    read_table("\n".join([header, *(",".join(map(str, row)) for row in values)]), ACCELEROMETER, 50.0, units)
+    (tmp_path / "clip.csv").write_text(table(header, values.T))
+    lines(saved_student(tmp_path / "student"), [tmp_path / "clip.csv"], rate=50.0, units=units)
     assert ["as if in g, but are read as m/s^2" in str(each.message) for each in recwarn] == [True] * warned
 
 
@@ -280,5 +290,5 @@ def test_a_decimal_mark_is_for_text(tmp_path, suffix):
         np.save(path, VALUES)
     else:
         pq.write_table(pa.table({name: VALUES[:, column] for column, name in enumerate("xyz")}), path)
-    with pytest.raises(DataError, match=rf"clip\.{suffix}: --decimal requires a text table"):
-        plain_array(path, ACCELEROMETER, 50.0, decimal=",")
+    with pytest.raises(DataError, match="--decimal requires a text table"):
+        read_file(path, ACCELEROMETER, 50.0, decimal=",")
