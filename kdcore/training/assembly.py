@@ -14,6 +14,7 @@ from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.target import EVERY_TARGET, partly_known
 from kdcore.contracts.training import MovingAverage
 from kdcore.data.branch import Branch
@@ -32,7 +33,7 @@ from kdcore.training.module_checks import set_up
 from kdcore.training.origins import find_origins
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec, evaluating
 from kdcore.training.randomness import derive, seed_everything
-from kdcore.training.stored_outputs import read_outputs
+from kdcore.training.stored_outputs import join_outputs, load_outputs
 from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
 
 T = TypeVar("T")
@@ -177,7 +178,13 @@ class Assembly:
             DataError: If the file cannot be used, or lacks samples, classes or taps that are needed.
         """
         assert spec.outputs is not None
-        found = read_outputs(spec.outputs, table.keys, table.classes, table.target).to(table.labels.device)
+        file = load_outputs(spec.outputs)
+        found = join_outputs(spec.outputs, file, table.keys, table.classes, table.target).to(table.labels.device)
+        for split in HELD_OUT:
+            keys = [table.keys[row] for row in table.rows.get(split, torch.tensor(())).tolist()]
+            if seen := sum(key in file.trained_on for key in keys):
+                whose = f"{name}: the networks behind {spec.outputs.name} were trained on {seen} of {len(keys)} {split} samples"
+                self.note(f"{whose} of this run, so results on that split are too optimistic")
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
                 continue
