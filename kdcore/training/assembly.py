@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdcore.cache import cache_folder
 from kdcore.contracts.batch import Batch, Outputs
-from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.dataset import Dataset, SampleKey
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.protocol import HELD_OUT
@@ -33,13 +33,13 @@ from kdcore.training.module_checks import set_up
 from kdcore.training.origins import find_origins
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec, evaluating
 from kdcore.training.randomness import derive, seed_everything
-from kdcore.training.stored_outputs import join_outputs, load_outputs
+from kdcore.training.stored_outputs import join_outputs, load_outputs, optimistic_splits
 from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
 
 T = TypeVar("T")
 
-Counts = tuple[Tensor | None, int | Tensor | None]
-"""Numbers of training samples per class, and of labelled ones; None where they are unknown."""
+Counts = tuple[Tensor | None, int | Tensor | None, list[SampleKey]]
+"""Numbers of training samples per class, and of labelled ones, None where they are unknown; and their keys."""
 
 
 class Assembly:
@@ -180,11 +180,8 @@ class Assembly:
         assert spec.outputs is not None
         file = load_outputs(spec.outputs)
         found = join_outputs(spec.outputs, file, table.keys, table.classes, table.target).to(table.labels.device)
-        for split in HELD_OUT:
-            keys = [table.keys[row] for row in table.rows.get(split, torch.tensor(())).tolist()]
-            if seen := sum(key in file.trained_on for key in keys):
-                whose = f"{name}: the networks behind {spec.outputs.name} were trained on {seen} of {len(keys)} {split} samples"
-                self.note(f"{whose} of this run, so results on that split are too optimistic")
+        held_out = {split: [table.keys[row] for row in table.rows[split].tolist()] for split in HELD_OUT if split in table.rows}
+        self._notes |= {f"{name}: {said}": None for said in optimistic_splits(spec.outputs, file, held_out)}
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
                 continue
@@ -311,7 +308,7 @@ class Assembly:
                 self.note(f"{name}: {what}, so they are computed in every step instead of cached")
 
     def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
-        """Learner → class counts of its training samples; None if unknown, or if labels are withheld from it."""
+        """Learner → class counts of its training samples, None if unknown or if labels are withheld from it; and their keys."""
         rows: dict[str, list[Tensor]] = {}
         for stage in self.plan.stages[arm]:
             for name in stage.learners:
@@ -319,8 +316,9 @@ class Assembly:
         withheld = self.plan.students if self.recipe.data.labels == "withheld" else ()
         every = {name: torch.cat(found).unique() for name, found in rows.items()}
         return {
-            name: (None, None) if name in withheld else (table.class_counts(each), table.labelled_count(each))
+            name: (None, None, keys) if name in withheld else (table.class_counts(each), table.labelled_count(each), keys)
             for name, each in every.items()
+            for keys in [[table.keys[row] for row in each.tolist()]]
         }
 
     def _add_terms(
@@ -334,14 +332,15 @@ class Assembly:
         samples: int,
         shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
-        classes, (counts, labelled) = tuple(self.dataset.classes), told
+        classes, (counts, labelled, keys) = tuple(self.dataset.classes), told
+        common = samples, shapes, keys
         specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
 
         def example(spec: TermSpec) -> Example:
             teachers, peers = ({source: outputs[source] for source in group} for group in (spec.teachers, spec.peers))
             known = distiller.known_classes(name, spec)
             if known is None:
-                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, samples, shapes)
+                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, *common)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
@@ -349,7 +348,7 @@ class Assembly:
             names = tuple(classes[index] for index in known.tolist())
             counted = None if counts is None else counts[known]
             each = labelled[known] if isinstance(labelled, Tensor) else labelled
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, samples, shapes)
+            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, *common)
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -308,6 +308,20 @@ def join_outputs(
         raise DataError(f"{path}: it has none of the run's samples; it has, for example, {example}")
     features = {tap: torch.from_numpy(np.ascontiguousarray(each)) for tap, each in found.features.items()}
     return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, found.folded)
+
+
+def optimistic_splits(path: Path, found: StoredOutputs, held_out: Mapping[str, Sequence[SampleKey]]) -> Iterator[str]:
+    """A sentence for each held-out split with samples that the networks behind stored outputs were trained on.
+
+    Args:
+        path: The file.
+        found: Its content.
+        held_out: Split → keys of its samples.
+    """
+    for split, keys in held_out.items():
+        if seen := sum(key in found.trained_on for key in keys):
+            trained = f"the networks behind {path.name} were trained on {seen} of {len(keys)} {split} samples of this run"
+            yield f"{trained}, so results on that split are too optimistic"
 
 
 def _check_units(path: Path, found: StoredOutputs, names: Sequence[str], target: Target) -> None:
