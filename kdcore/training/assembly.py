@@ -119,9 +119,10 @@ class Assembly:
             raise DataError(f"no training sample has the signals of all of {', '.join(names)}, which shapes are taken from")
         batch = table.batch(rows[: self.recipe.data.batch_size], names)
         members, problems = {}, []
+        embeddings = self._class_embeddings()
         for name in names:
             try:
-                members[name] = self._participant(name, table, seed, device)
+                members[name] = self._participant(name, table, seed, device, embeddings)
             except RecipeError as error:
                 problems += error.problems
         if problems:
@@ -131,7 +132,7 @@ class Assembly:
             teachers,
             {name: each for name, each in members.items() if name not in teachers},
             self.builder.fusion() if teachers else None,
-            self._class_embeddings(),
+            embeddings,
             self._sources(table, arm),
         ).to(device)
         self._set_up(distiller, batch, seed, arm, self._class_counts(table, arm))
@@ -203,7 +204,7 @@ class Assembly:
                     raise DataError(f"{spec.outputs} has no features {absent[0]!r}, which {term.path} reads (it has: {there})")
         return found
 
-    def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
+    def _participant(self, name: str, table: Table, seed: int, device: torch.device, embeddings: Tensor | None) -> Participant:
         own = self.plan.participants[name].spec
         source = own.follows or name
         spec, path, transforms = self.specs[source], self.recipe.path_of(source), self.pipelines[name].batch_transforms
@@ -218,7 +219,7 @@ class Assembly:
             raise RecipeError([self.builder.problem("data.mix", what, "mixup mixes inputs of any axes")])
         # Seeded by participant, so that the same student starts from the same weights in both arms.
         seed_everything(derive(seed, "init", source))
-        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal)
+        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal, class_embeddings=embeddings)
         encoder = build(num_classes=len(self.loaded.classes(source)))
         self._notes |= {f"{source}: {note}": None for note in getattr(encoder, "notes", ())}
         self._refuse_other_target(encoder, spec, path)
