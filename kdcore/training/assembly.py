@@ -260,7 +260,9 @@ class Assembly:
         teachers, peers = (term.teachers, term.peers) if arm == DISTILLED else ((), ())
         origin = self.recipe.registry.get("loss", term.term.name).described
         build = partial(self.builder.loss, term.path, term.term)
-        return TermSpec(term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin)
+        return TermSpec(
+            term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin, term.needs.every_class
+        )
 
     @torch.no_grad()
     def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Counts]) -> None:
