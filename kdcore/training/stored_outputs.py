@@ -83,8 +83,13 @@ class StoredOutputs:
             "about": json.dumps(dict(self.about)),
             **({"kind": json.dumps(self.kind)} if self.kind else {}),
             **({"units": json.dumps(list(self.units))} if self.units else {}),
-            **({"trained_on": json.dumps(sorted(astuple(key) for key in self.trained_on))} if self.trained_on else {}),
+            **({"trained_on": json.dumps(self._trained_on())} if self.trained_on else {}),
         }
+
+    def _trained_on(self) -> dict[str, Any]:
+        """The samples of `trained_on`: a digit per row, and the keys of the others. Parquet limits metadata to 100 MB."""
+        rows = "".join("1" if key in self.trained_on else "0" for key in self.keys)
+        return {"rows": rows, "others": sorted(astuple(key) for key in self.trained_on.difference(self.keys))}
 
 
 def concatenated_outputs(parts: Sequence[StoredOutputs]) -> StoredOutputs:
@@ -231,8 +236,14 @@ def _assembled(head: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Sto
         json.loads(head.get("about", "{}")),
         json.loads(head.get("kind", '""')),
         json.loads(head.get("units", "[]")),
-        frozenset(SampleKey(*each) for each in json.loads(head.get("trained_on", "[]"))),
+        _read_trained_on(head["trained_on"], keys) if "trained_on" in head else frozenset(),
     )
+
+
+def _read_trained_on(text: str, keys: Sequence[SampleKey]) -> frozenset[SampleKey]:
+    written = json.loads(text)
+    there = {key for key, digit in zip(keys, written["rows"], strict=True) if digit == "1"}
+    return frozenset(there | {SampleKey(*each) for each in written["others"]})
 
 
 def _key(written: Mapping[str, Any]) -> SampleKey:
