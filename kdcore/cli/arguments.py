@@ -63,3 +63,10 @@ RunArgument = Annotated[
         autocompletion=complete_run,
     ),
 ]
+RunArguments = Annotated[
+    list[str],
+    typer.Argument(
+        help="Run IDs or unambiguous prefixes or suffixes of them, paths to runs' folders, or recipes' names.",
+        autocompletion=complete_run,
+    ),
+]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, complete_recipe
+from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, RunArguments, complete_recipe
 from kdcore.errors import UsageError
 
 EXAMPLES = """\b
@@ -107,18 +107,19 @@ def evaluate(run_id: RunArgument) -> None:
 
 
 def outputs(
-    run_id: RunArgument,
+    run_ids: RunArguments,
     of: Annotated[str, typer.Option(help="Name of the teacher or student whose outputs to store.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Output file: .parquet, .npz or .safetensors.")],
-    seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the runs. Default: the first seed.")] = None,
 ) -> None:
     """Store the outputs of a trained teacher or student.
 
-    A recipe can use the file instead of a teacher network (`outputs:`).
+    A recipe can use the file instead of a teacher network (`outputs:`). For several runs, such as the folds of a
+    cross-validation, the file has each run's outputs for its test split, without features.
     """
     from kdcore.runs.outputs import store_outputs
 
-    counts = store_outputs(run_id, of, output, seed)
+    counts = store_outputs(run_ids, of, output, seed)
     splits = ", ".join(f"{count} of {split}" for split, count in counts.items())
     print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({splits})")
 

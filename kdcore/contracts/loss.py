@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from torch import Tensor, nn
 
 from kdcore.contracts.batch import LossContext, Outputs
+from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.target import TargetKind
 from kdcore.functional import full_precision
@@ -32,6 +33,7 @@ class Example:
         num_samples: Number of rows of the table, for a memory of samples: each of `Batch.rows` is smaller. 0 if unknown.
         input_shapes: Participant → shape of its network's input, without the batch axis; the learner is ``""``. See
             `input_shape`.
+        keys: Keys of the samples that the learner is trained on, for example to count its subjects; empty if unknown.
     """
 
     student: Outputs
@@ -43,6 +45,7 @@ class Example:
     peers: Mapping[str, Outputs] = field(default_factory=dict)
     num_samples: int = 0
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    keys: Sequence[SampleKey] = ()
 
     def __post_init__(self) -> None:
         if not self.class_names:

@@ -20,21 +20,23 @@ class Ramp:
     Args:
         start: Value in epoch 0.
         stop: Value from epoch `after` + `epochs` on.
-        epochs: Length of the change, at least 1.
+        epochs: Length of the change; 0 switches from `start` to `stop` at once, after `after` epochs.
         shape: ``linear`` or ``cosine``.
         after: Number of epochs before the change begins.
     """
 
     start: float
     stop: float
-    epochs: int
+    epochs: Annotated[int, Ge(0)]
     shape: Literal["linear", "cosine"] = "linear"
     after: Annotated[int, Ge(0)] = 0
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def at(self, epoch: int) -> float:
         """Return the value in `epoch`, counted from 0."""
-        u = min(1.0, max(0, epoch - self.after) / max(1, self.epochs))
+        if self.epochs == 0:
+            return self.start if epoch < self.after else self.stop
+        u = min(1.0, max(0, epoch - self.after) / self.epochs)
         return self.start + (self.stop - self.start) * (u if self.shape == "linear" else (1 - math.cos(math.pi * u)) / 2)
 
 

@@ -83,10 +83,19 @@ def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np
         chosen = np.array([all(getattr(key, field) == text for field, text in entry.items()) for key in keys])
         if not chosen.any():
             described = ", ".join(f"{field} {text}" for field, text in entry.items())
-            hint = did_you_mean(entry["subject"], sorted({key.subject for key in keys})) if list(entry) == ["subject"] else ""
+            hint = next((hint for field, text in entry.items() if (hint := _other_value(field, text, keys))), "")
             raise DataError(f"data.labels: no training sample is {described}" + (f" ({hint})" if hint else ""))
         kept |= chosen
     return np.where(kept, labels.T, unknown(labels)).T.astype(labels.dtype)
+
+
+def _other_value(field: str, text: str, keys: Sequence[SampleKey]) -> str:
+    """The nearest value, or all values, of a part of the keys that no key has as `text`."""
+    values = {str(getattr(key, field)) for key in keys}
+    if text in values:
+        return ""
+    order = sorted(values, key=lambda each: (not each.isdecimal(), int(each) if each.isdecimal() else 0, each))
+    return did_you_mean(text, order, f"{field} is one of")
 
 
 def refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:

@@ -279,6 +279,8 @@ def _build(description: Mapping[str, Any], plugins: PluginManager, weights: Mapp
     pipeline = Pipeline(branches, _chain(transforms.get("joined", []), joined, plugins))
     shape = tuple(description["in_shape"])
     given = {"num_classes": len(description["classes"]), "in_shape": shape, "spec": pipeline.spec.matching(shape)}
+    if (embeddings := weights.get("encoder.class_embeddings")) is not None:
+        given["class_embeddings"] = embeddings
     plugins.registry.get("encoder", str(description["encoder"]["name"]))
     _refuse_other_shapes(description["encoder"], plugins, given, weights)
     model = Model(pipeline.whole(), _component(plugins, "encoder", description["encoder"], given))
@@ -330,7 +332,7 @@ def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given
         fields = options_model(entry).model_fields
         options = {key: value for key, value in spec.items() if key != "name"}
         for key in [each for each in options if each in fields and options[each] and is_path(fields[each].annotation)]:
-            if fields[key].is_required():
+            if fields[key].is_required() or kind != "encoder":
                 raise ValueError(f"option {key!r} names a file outside the student's folder")
             del options[key]  # where the first weights came from; the saved ones replace them
         if kind == "encoder" and "pretrained" in fields and not fields["pretrained"].is_required():

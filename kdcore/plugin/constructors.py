@@ -18,7 +18,7 @@ from kdcore.plugin.docstring import argument_docs
 from kdcore.plugin.registry import Entry
 
 GIVEN: Mapping[str, frozenset[str]] = {
-    "encoder": frozenset({"num_classes", "in_shape", "spec"}),
+    "encoder": frozenset({"num_classes", "in_shape", "spec", "class_embeddings"}),
     "transform": frozenset({"spec"}),
 }
 """Constructor parameters that kdcore fills in, by kind of component; they are not options."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.embeddings import ClassEmbeddings
@@ -24,6 +25,12 @@ from kdcore.plugin.option_schema import make
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
 from kdcore.suggestions import nearest
+
+
+def _shape(module: nn.Module, name: str) -> tuple[int, ...] | None:
+    """The shape of a tensor in a module's state; None if it has none of that name."""
+    tensor = module.state_dict().get(name)
+    return None if tensor is None else tensor.shape
 
 
 class Builder:
@@ -103,22 +110,32 @@ class Builder:
         return given if given is not None else self.component("loss", term, path)
 
     def encoder(
-        self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...], signal: Modality | None = None
+        self,
+        path: str,
+        spec: ParticipantSpec,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        signal: Modality | None = None,
+        class_embeddings: Tensor | None = None,
     ) -> nn.Module:
         """A participant's network, or the one that was passed in Python, with what the recipe freezes frozen.
 
-        `signal` is what is known of its input.
+        `signal` is what is known of its input, `class_embeddings` are those of the recipe, (classes, D).
         """
         assert spec.encoder is not None  # a participant without a network has none constructed
         where = f"{path}.encoder"
         given = {"num_classes": num_classes, "in_shape": in_shape, "spec": signal and signal.matching(in_shape)}
         encoder = self.recipe.given(where)
         if encoder is None:
+            given |= self._embeddings_for(spec.encoder, where, num_classes, class_embeddings)
             encoder = self.component("encoder", spec.encoder, where, **given)
         if not isinstance(encoder, nn.Module):
             what = f"encoder {spec.encoder.name!r} must return a torch.nn.Module, not {type(encoder).__name__}"
             raise RecipeError([self.problem(where, what)])
         problems = []
+        if "class_embeddings" in given and _shape(encoder, "class_embeddings") != given["class_embeddings"].shape:
+            what = f"the encoder {spec.encoder.name!r} must register its class embeddings as the buffer 'class_embeddings'"
+            problems.append(self.problem(where, f"{what}, from which a saved student takes them"))
         for index, frozen in enumerate(spec.freeze):
             below = [each for name, each in encoder.named_parameters() if frozen == "*" or f"{name}.".startswith(f"{frozen}.")]
             for parameter in below:
@@ -129,6 +146,18 @@ class Builder:
         if problems:
             raise RecipeError(problems)
         return encoder
+
+    def _embeddings_for(self, encoder: Component, where: str, num_classes: int, embeddings: Tensor | None) -> dict[str, Tensor]:
+        """The argument `class_embeddings` of an encoder whose constructor takes it; zeros for classes other than the run's."""
+        component = self.plugins.registry.get("encoder", encoder.name).load()
+        parameter = inspect.signature(component).parameters.get("class_embeddings") if callable(component) else None
+        if parameter is None or (embeddings is None and parameter.default is not parameter.empty):
+            return {}
+        if embeddings is None:
+            what = f"the encoder {encoder.name!r} needs class embeddings, but the recipe has none"
+            raise RecipeError([self.problem(where, what, "add 'class_embeddings'")])
+        known = len(embeddings) == num_classes
+        return {"class_embeddings": embeddings.clone() if known else embeddings.new_zeros(num_classes, embeddings.shape[1])}
 
     def transforms(
         self, path: str, specs: Sequence[Component], *signals: Modality

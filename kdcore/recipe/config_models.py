@@ -51,8 +51,6 @@ def _possible_weight(weight: float | Ramp) -> float | Ramp:
     for value in (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,):
         if not 0 <= value <= LARGEST_WEIGHT:
             raise wrong(f"must be between 0 and {LARGEST_WEIGHT:g}, not {value!r}")
-    if isinstance(weight, Ramp) and weight.epochs < 1:
-        raise wrong(f"must be at least 1, not {weight.epochs!r}", ("epochs",))
     return weight
 
 

@@ -23,7 +23,7 @@ from kdcore.recipe.misplaced import Misplaced
 from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
-from kdcore.recipe.plausibility import impossible_numbers, missing_files
+from kdcore.recipe.plausibility import impossible_numbers, missing_files, unsaved_files
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
 from kdcore.recipe.relative_paths import located, with_whole_paths
@@ -124,6 +124,7 @@ def _checked(
         stand_in._objects = objects
         found = check_compatibility(stand_in, tree, components, places)
         problems += [problem for problem in found if not _is_consequence(problem, removed)]
+        problems += unsaved_files(tree, places, plugins)
         if files:
             problems += missing_files(stand_in, tree, places, plugins)
     return recipe, problems

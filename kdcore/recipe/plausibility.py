@@ -77,3 +77,16 @@ def _unreadable(path: Path) -> str:
         return "" if path.expanduser().exists() else f"there is no file {str(path)!r}"
     except (OSError, RuntimeError, ValueError) as error:
         return f"could not look for the file {str(path)!r}: {getattr(error, 'strerror', None) or error}"
+
+
+def unsaved_files(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> Iterator[Problem]:
+    """Find components of students that could not be constructed again from a saved student, which contains no other files."""
+    for known in known_components(tree, plugins):
+        if known.path[0] not in ("student", "students"):
+            continue
+        for key in known.files:
+            if not known.options[key] or (known.kind == "encoder" and not known.fields[key].is_required()):
+                continue  # a source of first weights, which the saved ones replace
+            what = f"the {known.kind} {known.name!r} of a student requires the file of its option {key!r}"
+            how = "give the option the default None, and keep what the file holds in buffers" if known.kind == "encoder" else ""
+            yield places.problem((*known.path, key), f"{what}, which a saved student does not contain", how)

@@ -213,7 +213,7 @@ def example(ctx: LossContext) -> Example:
     counts, samples = counts.to(student.logits.device), len(ctx.batch.table)
     shapes = {name: tuple(x.shape[1:]) for name, x in ctx.batch.signals.items() if isinstance(x, Tensor)}
     shapes[""] = shapes["student"]
-    return Example(student, teachers, CLASSES, names, counts, int(counts.sum()), peers, samples, shapes)
+    return Example(student, teachers, CLASSES, names, counts, int(counts.sum()), peers, samples, shapes, tuple(ctx.batch.table))
 
 
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ SMALL: Mapping[str, tuple[int, ...]] = {
     "(channel, time, joint, person)": (3, 1, 20, 1),
     "(frame, channel, height, width)": (1, 1, 1, 1),
 }
-SAMPLES, CLASSES = 4, 5
+SAMPLES, CLASSES, EMBEDDING = 4, 5, 16
 
 
 def shapes(subject: Subject) -> list[tuple[int, ...]]:
@@ -59,7 +60,13 @@ def _shapes(subject: Subject) -> list[tuple[int, ...]]:
 def build(subject: Subject, shape: Sequence[int], classes: int = CLASSES, seed: int = 0) -> nn.Module:
     """Construct an encoder. Exceptions of its constructor are not caught."""
     with seeded(seed):
-        return subject.construct(given={"num_classes": classes, "in_shape": tuple(shape)})
+        return subject.construct(given=given(shape, classes))
+
+
+def given(shape: Sequence[int], classes: int = CLASSES) -> dict[str, Any]:
+    """Return the constructor arguments of an encoder that are not options."""
+    embeddings = torch.randn(classes, EMBEDDING, generator=torch.Generator().manual_seed(0))
+    return {"num_classes": classes, "in_shape": tuple(shape), "class_embeddings": embeddings}
 
 
 def built(subject: Subject, seed: int = 0) -> tuple[nn.Module, Tensor]:

@@ -67,6 +67,6 @@ def _missing(subject: Subject) -> list[str]:
 def _given(subject: Subject) -> Mapping[str, Any]:
     if subject.entry.kind != "encoder":
         return {}
-    from kdcore.testing.encoder_inputs import shapes
+    from kdcore.testing.encoder_inputs import given, shapes
 
-    return {"num_classes": 5, "in_shape": shapes(subject)[0]}
+    return given(shapes(subject)[0])

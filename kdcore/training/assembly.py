@@ -11,9 +11,10 @@ from torch import Tensor
 
 from kdcore.cache import cache_folder
 from kdcore.contracts.batch import Batch, Outputs
-from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.dataset import Dataset, SampleKey
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.target import EVERY_TARGET, partly_known
 from kdcore.contracts.training import MovingAverage
 from kdcore.data.branch import Branch
@@ -32,13 +33,13 @@ from kdcore.training.module_checks import set_up
 from kdcore.training.origins import find_origins
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec, evaluating
 from kdcore.training.randomness import derive, seed_everything
-from kdcore.training.stored_outputs import read_outputs
+from kdcore.training.stored_outputs import join_outputs, load_outputs, optimistic_splits
 from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
 
 T = TypeVar("T")
 
-Counts = tuple[Tensor | None, int | Tensor | None]
-"""Numbers of training samples per class, and of labelled ones; None where they are unknown."""
+Counts = tuple[Tensor | None, int | Tensor | None, list[SampleKey]]
+"""Numbers of training samples per class, and of labelled ones, None where they are unknown; and their keys."""
 
 
 class Assembly:
@@ -118,9 +119,10 @@ class Assembly:
             raise DataError(f"no training sample has the signals of all of {', '.join(names)}, which shapes are taken from")
         batch = table.batch(rows[: self.recipe.data.batch_size], names)
         members, problems = {}, []
+        embeddings = self._class_embeddings()
         for name in names:
             try:
-                members[name] = self._participant(name, table, seed, device)
+                members[name] = self._participant(name, table, seed, device, embeddings)
             except RecipeError as error:
                 problems += error.problems
         if problems:
@@ -130,7 +132,7 @@ class Assembly:
             teachers,
             {name: each for name, each in members.items() if name not in teachers},
             self.builder.fusion() if teachers else None,
-            self._class_embeddings(),
+            embeddings,
             self._sources(table, arm),
         ).to(device)
         self._set_up(distiller, batch, seed, arm, self._class_counts(table, arm))
@@ -177,7 +179,10 @@ class Assembly:
             DataError: If the file cannot be used, or lacks samples, classes or taps that are needed.
         """
         assert spec.outputs is not None
-        found = read_outputs(spec.outputs, table.keys, table.classes, table.target).to(table.labels.device)
+        file = load_outputs(spec.outputs)
+        found = join_outputs(spec.outputs, file, table.keys, table.classes, table.target).to(table.labels.device)
+        held_out = {split: [table.keys[row] for row in table.rows[split].tolist()] for split in HELD_OUT if split in table.rows}
+        self._notes |= {f"{name}: {said}": None for said in optimistic_splits(spec.outputs, file, held_out)}
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
                 continue
@@ -199,7 +204,7 @@ class Assembly:
                     raise DataError(f"{spec.outputs} has no features {absent[0]!r}, which {term.path} reads (it has: {there})")
         return found
 
-    def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
+    def _participant(self, name: str, table: Table, seed: int, device: torch.device, embeddings: Tensor | None) -> Participant:
         own = self.plan.participants[name].spec
         source = own.follows or name
         spec, path, transforms = self.specs[source], self.recipe.path_of(source), self.pipelines[name].batch_transforms
@@ -214,7 +219,7 @@ class Assembly:
             raise RecipeError([self.builder.problem("data.mix", what, "mixup mixes inputs of any axes")])
         # Seeded by participant, so that the same student starts from the same weights in both arms.
         seed_everything(derive(seed, "init", source))
-        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal)
+        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal, class_embeddings=embeddings)
         encoder = build(num_classes=len(self.loaded.classes(source)))
         self._notes |= {f"{source}: {note}": None for note in getattr(encoder, "notes", ())}
         self._refuse_other_target(encoder, spec, path)
@@ -255,7 +260,9 @@ class Assembly:
         teachers, peers = (term.teachers, term.peers) if arm == DISTILLED else ((), ())
         origin = self.recipe.registry.get("loss", term.term.name).described
         build = partial(self.builder.loss, term.path, term.term)
-        return TermSpec(term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin)
+        return TermSpec(
+            term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin, term.needs.every_class
+        )
 
     @torch.no_grad()
     def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Counts]) -> None:
@@ -304,7 +311,7 @@ class Assembly:
                 self.note(f"{name}: {what}, so they are computed in every step instead of cached")
 
     def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
-        """Learner → class counts of its training samples; None if unknown, or if labels are withheld from it."""
+        """Learner → class counts of its training samples, None if unknown or if labels are withheld from it; and their keys."""
         rows: dict[str, list[Tensor]] = {}
         for stage in self.plan.stages[arm]:
             for name in stage.learners:
@@ -312,8 +319,9 @@ class Assembly:
         withheld = self.plan.students if self.recipe.data.labels == "withheld" else ()
         every = {name: torch.cat(found).unique() for name, found in rows.items()}
         return {
-            name: (None, None) if name in withheld else (table.class_counts(each), table.labelled_count(each))
+            name: (None, None, keys) if name in withheld else (table.class_counts(each), table.labelled_count(each), keys)
             for name, each in every.items()
+            for keys in [[table.keys[row] for row in each.tolist()]]
         }
 
     def _add_terms(
@@ -327,14 +335,15 @@ class Assembly:
         samples: int,
         shapes: Mapping[str, tuple[int, ...]],
     ) -> None:
-        classes, (counts, labelled) = tuple(self.dataset.classes), told
+        classes, (counts, labelled, keys) = tuple(self.dataset.classes), told
+        common = samples, shapes, keys
         specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
 
         def example(spec: TermSpec) -> Example:
             teachers, peers = ({source: outputs[source] for source in group} for group in (spec.teachers, spec.peers))
             known = distiller.known_classes(name, spec)
             if known is None:
-                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, samples, shapes)
+                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, *common)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
@@ -342,7 +351,7 @@ class Assembly:
             names = tuple(classes[index] for index in known.tolist())
             counted = None if counts is None else counts[known]
             each = labelled[known] if isinstance(labelled, Tensor) else labelled
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, samples, shapes)
+            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, *common)
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

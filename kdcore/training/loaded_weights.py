@@ -203,7 +203,8 @@ class LoadedWeights:
             self._note(name, f"logits of {len(unused)} classes that the run does not have were left out: {some(unused)}")
         if unknown:
             rest = len(self.run_classes) - len(unknown)
-            self._note(name, f"terms that read it are computed among the {rest} classes it knows, without {some(unknown)}")
+            among = f"are computed among the {rest} classes it knows, without {some(unknown)}"
+            self._note(name, f"terms that read it {among}, unless their loss reads every class")
 
 
 _OUTPUTS = {"classes": "logits of one class", "labels": "logits of several labels", "values": "normalised values"}

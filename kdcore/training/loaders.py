@@ -273,7 +273,7 @@ class LoaderAssembly(Assembly):
         """No transforms."""
         return _NoTransforms([])
 
-    def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
+    def _participant(self, name: str, table: Table, seed: int, device: torch.device, embeddings: Tensor | None) -> Participant:
         spec, path = self.specs[name], self.recipe.path_of(name)
         encoder = self.builder.encoder(path, spec, len(self.dataset.classes), ())
         try:

@@ -32,6 +32,7 @@ class TermSpec:
         peers: Names of the peers whose outputs the loss reads.
         path: Path in the recipe, such as ``losses[2]``.
         loss: Description for messages, such as ``loss 'cosine' of plugin 'my-loss'``.
+        every_class: Whether the loss reads all classes, even of networks that know only some.
     """
 
     id: str
@@ -41,6 +42,7 @@ class TermSpec:
     peers: tuple[str, ...] = ()
     path: str = ""
     loss: str = ""
+    every_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,11 @@ class Distiller(nn.Module):
         return [average for average, each in self.averages.items() if each.follows == name]
 
     def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
-        """(k,) int64 indices of the classes that `learner` and all networks its term reads know; None if they know all."""
+        """(k,) int64 indices of the classes that a term is computed among: those that `learner` and all networks that the term
+        reads know. None for all classes.
+        """
+        if spec.every_class:
+            return None
         networks = [name for name in (learner, *spec.teachers, *spec.peers) if name in self.networks]
         known = [each for name in networks if (each := self.participant(name).known_classes) is not None]
         if not known:

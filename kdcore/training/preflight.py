@@ -145,7 +145,10 @@ def _check_stage(
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
     checks: dict[int, TermCheck] = {}
-    for start in range(TRIES):
+    for start in range(TRIES + 1):
+        if start == TRIES:  # an option of a loss may be a ramp from 0, such as the strength of an adversary
+            last = {name: training.epochs for name, training in stage.training.items() if name in stage.learners}
+            step.progress = {name: Progress(stage.name, max(0, epochs - 1), 0, epochs) for name, epochs in last.items()}
         batch = rows.roll(-start * batch_size)[: min(batch_size, len(rows))]
         for index, (term, context) in enumerate(step.contexts(batch, batch)):
             if index in checks and checks[index].gradient > 0:
@@ -179,7 +182,13 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
             "the two label sets; leave out data.mix, or this loss"
         )
     trainable = _trainable(distiller, term.learner)
-    gradients = _gradients(value, trainable)
+    try:
+        gradients = _gradients(value, trainable)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        why = "it changes a tensor in place after its result was computed from it"
+        raise TrainingError(f"{description}: {why}; compute with a copy, such as self.queue.clone()") from error
     own = {name: each for name, each in term.loss.named_parameters() if each.requires_grad}
     idle = tuple(name for name, norm in _gradients(value, own).items() if norm == 0)
     _refuse_teacher_gradients(value, distiller, term.learner, term.spec.id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class StoredOutputs:
         about: Facts about their origin: run, participant, versions.
         kind: Kind of target that the logits are of; empty where the file does not say.
         units: Unit of each value, in the order of `classes`; empty where there are none.
+        trained_on: Samples that the networks behind the outputs were trained on; empty where the file does not say.
     """
 
     keys: Sequence[SampleKey]
@@ -50,6 +51,7 @@ class StoredOutputs:
     about: Mapping[str, Any] = field(default_factory=dict)
     kind: str = ""
     units: Sequence[str] = ()
+    trained_on: frozenset[SampleKey] = frozenset()
 
     @classmethod
     def of(
@@ -81,7 +83,34 @@ class StoredOutputs:
             "about": json.dumps(dict(self.about)),
             **({"kind": json.dumps(self.kind)} if self.kind else {}),
             **({"units": json.dumps(list(self.units))} if self.units else {}),
+            **({"trained_on": json.dumps(self._trained_on())} if self.trained_on else {}),
         }
+
+    def _trained_on(self) -> dict[str, Any]:
+        """The samples of `trained_on`: a digit per row, and the keys of the others. Parquet limits metadata to 100 MB."""
+        rows = "".join("1" if key in self.trained_on else "0" for key in self.keys)
+        return {"rows": rows, "others": sorted(astuple(key) for key in self.trained_on.difference(self.keys))}
+
+
+def concatenated_outputs(parts: Sequence[StoredOutputs]) -> StoredOutputs:
+    """Concatenate outputs for different samples, without their features; `about` lists the origins of all parts.
+
+    Raises:
+        DataError: If the parts have other classes, targets or units.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        if (list(part.classes), part.kind, list(part.units)) != (list(first.classes), first.kind, list(first.units)):
+            raise DataError("outputs of different classes, targets or units cannot be in one file")
+    return replace(
+        first,
+        keys=[key for part in parts for key in part.keys],
+        logits=np.concatenate([part.logits for part in parts]),
+        features={},
+        folded=(),
+        about={"parts": [dict(part.about) for part in parts]},
+        trained_on=frozenset().union(*(part.trained_on for part in parts)),
+    )
 
 
 def write_outputs(path: Path, outputs: StoredOutputs) -> None:
@@ -207,7 +236,14 @@ def _assembled(head: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Sto
         json.loads(head.get("about", "{}")),
         json.loads(head.get("kind", '""')),
         json.loads(head.get("units", "[]")),
+        _read_trained_on(head["trained_on"], keys) if "trained_on" in head else frozenset(),
     )
+
+
+def _read_trained_on(text: str, keys: Sequence[SampleKey]) -> frozenset[SampleKey]:
+    written = json.loads(text)
+    there = {key for key, digit in zip(keys, written["rows"], strict=True) if digit == "1"}
+    return frozenset(there | {SampleKey(*each) for each in written["others"]})
 
 
 def _key(written: Mapping[str, Any]) -> SampleKey:
@@ -243,10 +279,22 @@ def read_outputs(
     classes: Sequence[str],
     target: Target = OF_CLASSES,
 ) -> CachedOutputs:
-    """Read stored outputs, and join them to the rows of a table by sample key.
+    """Read stored outputs and join them to the rows of a table, as `join_outputs` does."""
+    return join_outputs(path, load_outputs(path), keys, classes, target)
+
+
+def join_outputs(
+    path: Path,
+    found: StoredOutputs,
+    keys: Sequence[SampleKey],
+    classes: Sequence[str],
+    target: Target = OF_CLASSES,
+) -> CachedOutputs:
+    """Join stored outputs to the rows of a table by sample key.
 
     Args:
-        path: The file.
+        path: The file, for messages.
+        found: Its content.
         keys: Keys of the table's rows.
         classes: Class names of the run. If the file names its classes, its logits are reordered to match.
         target: Target of the run; values are normalised with its mean and standard deviation.
@@ -254,7 +302,6 @@ def read_outputs(
     Raises:
         DataError: If the file is invalid, or has other samples, classes or units than the run.
     """
-    found = load_outputs(path)
     if (found.kind or target.kind) != target.kind:
         raise DataError(f"{path}: its outputs are of the target {found.kind!r}, and the run's target is {target.kind!r}")
     if not found.kind and not target.is_classes and found.about:
@@ -272,6 +319,20 @@ def read_outputs(
         raise DataError(f"{path}: it has none of the run's samples; it has, for example, {example}")
     features = {tap: torch.from_numpy(np.ascontiguousarray(each)) for tap, each in found.features.items()}
     return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, found.folded)
+
+
+def optimistic_splits(path: Path, found: StoredOutputs, held_out: Mapping[str, Sequence[SampleKey]]) -> Iterator[str]:
+    """A sentence for each held-out split with samples that the networks behind stored outputs were trained on.
+
+    Args:
+        path: The file.
+        found: Its content.
+        held_out: Split → keys of its samples.
+    """
+    for split, keys in held_out.items():
+        if seen := sum(key in found.trained_on for key in keys):
+            trained = f"the networks behind {path.name} were trained on {seen} of {len(keys)} {split} samples of this run"
+            yield f"{trained}, so results on that split are too optimistic"
 
 
 def _check_units(path: Path, found: StoredOutputs, names: Sequence[str], target: Target) -> None:

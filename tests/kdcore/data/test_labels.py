@@ -93,7 +93,12 @@ def test_a_class_whose_training_samples_have_no_label_is_an_alarm(tmp_path):
         (lambda key: key.subject == "s3", "partial", "no sample of the test split has a label"),
         (None, {"subjects": ["s1", "s11"]}, r"no training sample is subject s11 \(did you mean 's1'\?\)"),
         (None, {"subjects": ["s3"]}, "no training sample is subject s3"),
-        (None, {"recordings": [{"subject": "s0", "trial": 9}]}, "no training sample is subject s0, trial 9"),
+        (
+            None,
+            {"recordings": [{"subject": "s0", "trial": 9}]},
+            r"no training sample is subject s0, trial 9 \(trial is one of: .+\)",
+        ),
+        (None, {"recordings": [{"action": "wave"}]}, r"no training sample is action wave \(action is one of: a0, a1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, gone, labels, said):

@@ -29,6 +29,10 @@ class Unbounded(nn.Module):
         ("losses.soft-target.weight=.nan", "must be a finite number, not nan"),
         ("losses.soft-target.weight=1e308", "must be between 0 and 1e+09, not 1e+308"),
         ("losses.soft-target.weight={start: 0, stop: 1e10, epochs: 3}", "between 0 and 1e+09"),
+        (
+            "losses.soft-target.weight={start: 0, stop: 1, epochs: -1}",
+            "losses[1].weight.epochs: must be greater than or equal to 0, not -1",
+        ),
         ("schedule.training.epochs=1000000000000000000000", "does not fit into 64 bits"),
         ("schedule.training.epochs=1000001", "less than or equal to 1000000"),
         ("schedule.training.optimizer={name: adamw, lr: 0}", "option 'lr' must be a number above 0"),

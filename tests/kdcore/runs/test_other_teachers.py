@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from quick import QUICK
@@ -172,6 +173,56 @@ def test_the_term_of_a_teacher_that_lacks_a_class_is_the_hand_computed_one(train
     hand = torch.autograd.grad(expected, list(distiller.participant("student").encoder.parameters()), allow_unused=True)
     for each, other in zip(mine, hand, strict=True):
         torch.testing.assert_close(each, other)
+
+
+UNION = """
+import torch
+from kdcore import DistillationLoss, Needs, hookimpl
+
+class Union(DistillationLoss):
+    needs = Needs(teachers=2, labels="optional", every_class=True)
+
+    def setup(self, example):
+        assert (example.num_classes, example.class_names) == (4, ("push", "wave", "punch", "sit down"))
+
+    def forward(self, ctx):
+        mean = torch.stack([each.logits.softmax(1) for each in ctx.teachers.values()]).mean(0)
+        assert ctx.labels.min() >= 0
+        return -(mean * ctx.student.logits.log_softmax(1)).sum(1).mean()
+
+@hookimpl
+def register_losses(register):
+    register("union", "union_loss:Union")
+"""
+
+
+def test_a_loss_that_reads_every_class_combines_teachers_of_different_classes(trained, home):
+    """Two teachers that know one class in common, and four together; the value is computed from the networks' own outputs."""
+    (home.folder / "union_loss.py").write_text(UNION)
+    few = {key.removeprefix("encoder."): each for key, each in load_file(trained[1]).items() if key.startswith("encoder.")}
+    few = {key: each[:2] * -1.5 if key.startswith("fc.") else each for key, each in few.items()}
+    torch.save(few, home.folder / "few.pt")
+    other = "teachers.other={like: skeleton, weights: few.pt, classes: [push, wave]}"
+    words = ["plugins=[union_loss.py]", other, action(["push", *ACTIONS]), "losses=[union]"]
+    with pytest.raises(RecipeError, match="know 1 classes of the run together, but a term needs two"):
+        session_of(home, trained[1], *words, "losses=[soft-target]")
+    prepared = session_of(home, trained[1], *words)
+    distiller, table, [stage] = prepared.distiller, prepared.table, prepared.assembly.plan.stages["distilled"]
+    rows = table.rows["train"]
+    distiller.eval()
+    [(term, context)] = StageStep(distiller, stage, table, True).contexts(rows, rows)
+    signals = table.batch(rows, ["skeleton", "other", "student"]).signals
+    three, two = (
+        distiller.participant(name).encoder(signals[name]).detach().double().numpy() for name in ("skeleton", "other")
+    )
+    student = distiller.participant("student").encoder(signals["student"]).detach().double().numpy()
+    total = 0.0
+    for z, a, b in zip(student, three, two, strict=True):
+        mean = np.zeros(4)
+        mean[1:] += np.exp(a) / np.exp(a).sum() / 2
+        mean[:2] += np.exp(b) / np.exp(b).sum() / 2
+        total -= (mean * (z - np.log(np.exp(z).sum()))).sum()
+    assert float(term.loss(context).detach()) == pytest.approx(total / len(student), rel=1e-5)
 
 
 def test_a_student_that_starts_from_other_classes_has_its_head_mapped(trained, home):

@@ -188,6 +188,13 @@ def test_a_ramp_may_begin_later(shape):
     assert [later.at(epoch + 3) for epoch in range(8)] == [now.at(epoch) for epoch in range(8)]
 
 
+def test_a_ramp_of_no_epochs_is_a_switch():
+    """An early stop of distillation after n epochs has the teacher's term in n epochs."""
+    for after in (0, 1, 3):
+        switch = Ramp(1.5, 0.25, 0, after=after)
+        assert [switch.at(epoch) for epoch in range(5)] == [1.5] * after + [0.25] * (5 - after)
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_ramp_that_begins_after_the_training_is_refused(table, alone):
     def checked(after):

@@ -11,7 +11,7 @@ import toys
 from torch import nn
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, Example
+from kdcore import DistillationLoss, Example, Ramp
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
 from kdcore.training.participants import Distiller, TermSpec
@@ -212,6 +212,44 @@ def test_a_term_may_be_zero_on_the_first_batches(table):
     check = preflight(distiller(table, Sure), STAGES, table, 2, withheld=False).terms[-1]
     assert check.satisfied
     assert (check.value, check.gradient) == (0, 0)
+
+
+class FromZero(DistillationLoss):
+    """Scaled by an option that grows from 0, as an adversary's strength does; its value is not 0."""
+
+    def forward(self, ctx):
+        scale = ctx.progress.at(Ramp(0, 1, 2))
+        return (ctx.student.logits * scale + ctx.student.logits.detach() * (1 - scale)).square().mean()
+
+
+@pytest.mark.parametrize(("epochs", "refused"), [(1, True), (2, False), (9, False)])
+def test_a_term_may_begin_without_a_gradient_if_it_has_one_in_the_last_epoch(table, epochs, refused):
+    stages = [learning.students(epochs=epochs)]
+    made = distiller(table, FromZero)
+    if refused:
+        with pytest.raises(TrainingError, match=r"^term 'odd' of student gives no gradient"):
+            preflight(made, stages, table, 2, withheld=False)
+    else:
+        assert preflight(made, stages, table, 2, withheld=False).terms[-1].gradient > 0
+
+
+class InPlace(DistillationLoss):
+    """Replaces the state that its result was computed from."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("queue", torch.ones(1, 2))
+
+    def forward(self, ctx):
+        value = (ctx.student.logits * self.queue).square().mean()
+        self.queue.copy_(ctx.student.logits.detach()[:1])
+        return value
+
+
+def test_a_term_that_changes_what_its_gradient_needs_is_refused_by_name(table):
+    said = r"^term 'odd' of student: it changes a tensor in place .*; compute with a copy, such as self\.queue\.clone\(\)"
+    with pytest.raises(TrainingError, match=said):
+        preflight(distiller(table, InPlace), STAGES, table, 2, withheld=False)
 
 
 def test_an_encoder_that_hides_what_should_learn_is_refused(table):

@@ -36,7 +36,8 @@ def stored(draw):
     features = {tap: numbers((len(keys), *shape), number) for number, (tap, shape) in enumerate(shapes.items())}
     folded = [tap for tap in features if features[tap].ndim > 1 and draw(st.booleans())]
     about = draw(st.dictionaries(TEXT, TEXT, max_size=2))
-    return StoredOutputs(keys, numbers((len(keys), len(classes)), 99), classes, features, folded, about)
+    seen = frozenset(draw(st.lists(st.sampled_from(keys), unique=True)) + draw(st.lists(KEYS, max_size=2)))
+    return StoredOutputs(keys, numbers((len(keys), len(classes)), 99), classes, features, folded, about, trained_on=seen)
 
 
 @every_format
@@ -50,6 +51,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, suffix, outputs):
     assert list(found.classes) == list(outputs.classes)
     assert list(found.folded) == list(outputs.folded)
     assert dict(found.about) == dict(outputs.about)
+    assert found.trained_on == outputs.trained_on
     assert found.logits.dtype == np.float32
     np.testing.assert_array_equal(found.logits, outputs.logits)
     assert set(found.features) == set(outputs.features)

@@ -1,0 +1,103 @@
+"""Outputs of several runs: each sample's are those of the run that tested on it, and a student that could profit says so."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from runs import Home
+
+from kdcore import RunListener, SampleKey, UsageError, dry_run, read_run
+from kdcore.runs.outputs import store_outputs
+from kdcore.training.stored_outputs import STORED, load_outputs
+
+FOLD = "data.protocol={{name: subject-folds, folds: 3, fold: {}}}"
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory, database):
+    """Three folds of one recipe, with taps, and a run of another recipe."""
+    home = Home(tmp_path_factory.mktemp("folds"), database).write(
+        seeds=[0], baseline=False, schedule={"name": "two-stage", "teachers": {"epochs": 2}, "student": {"epochs": 2}}
+    )
+    for number in (1, 2, 3):
+        assert home.run(FOLD.format(number), f"name=fold-{number}", "student.taps={features: pool}") == 0, home.said()
+    assert home.run("data.batch_size=4", "student.taps={features: pool}") == 0, home.said()
+    by_name = {json.loads((folder / "run.json").read_text())["name"]: folder for folder in home.runs}
+    return home, [by_name[f"fold-{number}"] for number in (1, 2, 3)], by_name["tiny"]
+
+
+@pytest.mark.parametrize("suffix", STORED)
+@pytest.mark.parametrize("participant", ["student", "skeleton"])
+def test_each_samples_outputs_are_those_of_the_run_that_tested_on_it(folds, tmp_path, suffix, participant):
+    """Compared with the test predictions that each run recorded."""
+    _, runs, _ = folds
+    counts = store_outputs(runs, participant, tmp_path / f"out{suffix}")
+    assert counts == {run.name: 9 for run in runs}
+    found = load_outputs(tmp_path / f"out{suffix}")
+    assert not found.features
+    exponents = np.exp(found.logits.astype(np.float64))
+    stored = {str(key): row / row.sum() for key, row in zip(found.keys, exponents, strict=True)}
+    assert len(stored) == 27
+    for run in runs:
+        outcome = read_run(run).outcomes["distilled"][0]
+        assert len(outcome.keys) == 9
+        for key, expected in zip(outcome.keys, outcome.probabilities[participant], strict=True):
+            np.testing.assert_allclose(stored.pop(key), expected, rtol=1e-4)
+    assert not stored
+
+
+def test_a_file_lists_the_samples_that_its_networks_were_trained_on(folds, tmp_path):
+    _, runs, _ = folds
+    store_outputs(runs[0], "student", tmp_path / "one.npz")
+    store_outputs(runs[:2], "student", tmp_path / "two.npz")
+    tested = [{str(key) for key in read_run(run).outcomes["distilled"][0].keys} for run in runs]
+    assert {str(key) for key in load_outputs(tmp_path / "one.npz").trained_on} == tested[1] | tested[2]
+    assert {str(key) for key in load_outputs(tmp_path / "two.npz").trained_on} == tested[0] | tested[1] | tested[2]
+    assert all(type(key) is SampleKey for key in load_outputs(tmp_path / "one.npz").trained_on)
+
+
+class Said(RunListener):
+    """The lines of a run."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "seen"),
+    [
+        ("{name: subject-folds, folds: 3, fold: 1}", 0),
+        ("{name: cross-subject, train_subjects: [1, 3], test_subjects: [2], validation_subjects: 0}", 9),
+    ],
+)
+def test_a_run_whose_test_samples_a_stored_teacher_was_trained_on_says_so(folds, tmp_path, protocol, seen):
+    home, runs, _ = folds
+    assert read_run(runs[0]).outcomes["distilled"][0].keys[0].startswith("subject 1,")
+    store_outputs(runs[0], "skeleton", tmp_path / "one.npz")
+    words = [f"teachers={{skeleton: null, file: {{outputs: {tmp_path / 'one.npz'}}}}}", f"data.protocol={protocol}"]
+    listener = Said()
+    dry_run(home.recipe, words, callbacks=[listener])
+    said = [line for line in listener.lines if "trained on" in line]
+    expected = "file: the networks behind one.npz were trained on 9 of 9 test samples of this run, so results on that split are"
+    assert said == ([f"{expected} too optimistic"] if seen else [])
+
+
+def test_runs_that_are_no_folds_of_one_recipe_are_refused(folds, tmp_path):
+    _, runs, other = folds
+    with pytest.raises(UsageError, match=r"differ in data\.batch_size: outputs of several runs"):
+        store_outputs([runs[0], other], "student", tmp_path / "out.npz")
+    with pytest.raises(UsageError, match=rf"subject 1, .* is in the test splits of both {runs[0].name} and {runs[0].name}"):
+        store_outputs([runs[0], runs[0]], "student", tmp_path / "out.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_takes_several_runs(folds, tmp_path):
+    home, runs, _ = folds
+    status = home.finish("outputs", *(run.name for run in runs), "--of", "student", "--output", str(tmp_path / "out.parquet"))
+    assert status == 0, home.said()
+    assert len(load_outputs(tmp_path / "out.parquet").keys) == 27
