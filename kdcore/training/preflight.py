@@ -141,7 +141,7 @@ def _check_stage(
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
     rows = table.training_rows(stage.split, stage.learners)
     poor = (~known(table.train_labels[rows])).long()
-    for mask in step.present.values():
+    for mask in step.networks.present.values():
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
     checks: dict[int, TermCheck] = {}

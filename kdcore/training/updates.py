@@ -70,7 +70,7 @@ class Updates:
             for learner in context.learners:
                 for parameter in learner.parameters:
                     parameter.grad = None
-        self.phases.mark(BACKWARD if context.step.student_learners else TEACHERS_BACKWARD)
+        self.phases.mark(BACKWARD if context.step.networks.students else TEACHERS_BACKWARD)
         balanced = self._balanced(context)
         self.fabric.backward(total)
         self.shards.average_rest(context.learners)

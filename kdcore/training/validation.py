@@ -128,7 +128,7 @@ def follow_plateaus(
     """
     learners = {learner.name: learner for learner in context.learners}
     for names in groups:
-        owners = [*names, *([FUSION] if FUSION in learners and set(names) <= set(context.step.fused) else [])]
+        owners = [*names, *([FUSION] if FUSION in learners and set(names) <= set(context.step.networks.fused) else [])]
         for name in owners:
             if isinstance(scheduler := learners[name].scheduler, ReduceLROnPlateau):
                 scheduler.step(_monitored(context, name, names, scores, means))

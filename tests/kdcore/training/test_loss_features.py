@@ -235,8 +235,8 @@ def test_random_numbers_of_a_loss_leave_those_of_the_networks_alone(table):
 def test_terms_change_random_states_no_more_often_than_they_must(table, monkeypatch):
     """Each takes more than a microsecond: a tenth of the time of a tiny model's step."""
     kept = []
-    state = randomness._torch_state
-    monkeypatch.setattr(randomness, "_torch_state", lambda: kept.append(1) or state())
+    state = randomness.GlobalGenerators.state
+    monkeypatch.setattr(randomness.GlobalGenerators, "state", lambda generators: kept.append(1) or state(generators))
     made = learning.distiller(table, [TermSpec(f"labels-{number}", 1.0, Labels) for number in range(4)])
     rows = table.rows["train"][:6]
     StageStep(made, learning.students(taught=()), table, True)(rows, rows)
