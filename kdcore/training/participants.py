@@ -189,6 +189,8 @@ class Distiller(nn.Module):
 
     def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Run the teachers `names`; fused ones run together through the fusion."""
+        if not self.fused:
+            return {name: self.forward(name, batch) for name in names}
         fused = [name for name in names if name in self.fused]
         outputs = self.fusion({name: self.teachers[name] for name in fused}, batch) if fused else {}
         return {name: outputs[name] if name in outputs else self.forward(name, batch) for name in names}

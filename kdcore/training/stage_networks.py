@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -42,6 +42,8 @@ class BatchOutputs:
             names: Participants.
             wanted: (B,) bool mask of the rows to consider; None for all.
         """
+        if not self.positions and wanted is None:
+            return None
         masks = [self.positions[name] >= 0 for name in names if name in self.positions]
         if wanted is not None:
             masks.append(wanted)
@@ -49,12 +51,13 @@ class BatchOutputs:
             return None
         return mask.nonzero().flatten()
 
-    def select(self, name: str, index: Tensor | None) -> Outputs:
-        """The outputs of a participant for rows that it has; None for the whole batch."""
-        outputs = self.outputs[name]
+    def select(self, names: Iterable[str], index: Tensor | None) -> dict[str, Outputs]:
+        """The outputs of `names` for rows that they have, None for the whole batch; without sources that did not run."""
+        outputs = {name: self.outputs[name] for name in names if name in self.outputs}
         if index is None:
             return outputs
-        return outputs.select(self.positions[name][index] if name in self.positions else index)
+        positions = self.positions
+        return {n: each.select(positions[n][index] if n in positions else index) for n, each in outputs.items()}
 
 
 class StageNetworks:
@@ -103,6 +106,7 @@ class StageNetworks:
         self._live_groups = distiller.independent_groups(self.live)
         self._teacher_groups = distiller.independent_groups(self.teachers)
         self._ablation = {name: distiller.ablation(name) for name in stage.learners}
+        self._reads_ablated = any(self._ablation.values())
         self._ablated_sources: dict[str, Outputs] | None = None
 
     def run(self, rows: Tensor, batch: Batch) -> BatchOutputs:
@@ -121,7 +125,7 @@ class StageNetworks:
             with torch.no_grad(), self.stream or nullcontext():
                 for group in self._live_groups:
                     self._run(self.distiller.run_teachers, group, rows, batch, results)
-        if results.outputs and any(self._ablation.values()):
+        if results.outputs and self._reads_ablated:
             self._add_ablated(rows, results)
         if self.teachers:
             mark(TEACHERS_FORWARD)
@@ -144,7 +148,7 @@ class StageNetworks:
         fewest: int = 1,
     ) -> None:
         """Run a group on the rows that all its members have, if there are `fewest`; else learners get empty outputs."""
-        index = self._present_index(group, rows, results)
+        index = self._present_index(group, rows, results) if self.present else None
         if index is not None and len(index) < fewest:
             results.positions |= dict.fromkeys(group, torch.full_like(rows, -1))
             results.outputs |= {name: self._empty_outputs(name) for name in group if name in self.stage.learners}

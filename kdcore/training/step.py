@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from kdcore.contracts.batch import Batch, LossContext, MixedBatch, Outputs
+from kdcore.contracts.batch import Batch, LossContext, MixedBatch
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.progress import Progress
 from kdcore.contracts.target import known
@@ -199,7 +199,7 @@ class StageStep(nn.Module):
 
     def _value(self, term: StepTerm, context: LossContext) -> Tensor:
         logits = context.student.logits
-        if not len(context.batch):
+        if logits.shape[0] == 0:
             return logits.sum() * 0.0
         value = term.loss(context)
         if wrong := not_a_scalar(value, logits):
@@ -219,12 +219,13 @@ class StageStep(nn.Module):
         self.phases.mark(BATCHES)
         batch = self.table.batch(local, self.inputs, self.labelled, stand_ins=bool(self.networks.present))
         self.phases.mark(OWN)
-        self._mixing = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
-        with self.distiller.mixed(mix) if mix else nullcontext():
+        if self.mix:
+            self._mixing = draw(self.mix, len(rows), self.mix_seed, rows.device)
+        with self.distiller.mixed(self._mixing) if self._mixing else nullcontext():
             results = self.networks.run(rows, batch)
         self.phases.mark(OWN)
         batch = self._loss_batch(rows, batch)
-        labelled = known(batch.labels) if self._partly_labelled and batch.labels is not None and not mix else None
+        labelled = known(batch.labels) if self._partly_labelled and batch.labels is not None and not self._mixing else None
         detached = {name: results.outputs[name].detach() for name in self._learning_sources}
         sources = replace(results, outputs=results.outputs | detached) if detached else results
         return [(term, self._context(term, results, sources, batch, labelled)) for term in self.terms]
@@ -255,15 +256,11 @@ class StageStep(nn.Module):
         batch = self._with_permitted_labels(term, batch)
         if self.networks.present:  # signals of other participants may be placeholders
             batch = replace(batch, signals={name: batch.signals[name] for name in names if name in batch.signals})
-
-        def select(group: tuple[str, ...]) -> dict[str, Outputs]:
-            return {name: sources.select(name, index) for name in group if name in sources.outputs}
-
         context = LossContext(
-            results.select(term.learner, index),
-            select(spec.teachers),
+            results.select([term.learner], index)[term.learner],
+            sources.select(spec.teachers, index),
             batch if index is None else batch.select(index),
-            select(spec.peers),
+            sources.select(spec.peers, index),
             self.distiller.class_embeddings,
             self.progress[term.learner],
         )
