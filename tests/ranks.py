@@ -77,5 +77,5 @@ def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
     engine.fabric = Fabric()  # type: ignore[assignment]
     engine.spacing = Spacing(5.0)
     engine.spacing._saved_at = time.monotonic() - (10 if rank == 0 else 0)
-    torch.save(engine._due(), folder / f"{rank}.pt")
+    torch.save(engine._due(time.monotonic()), folder / f"{rank}.pt")
     dist.destroy_process_group()

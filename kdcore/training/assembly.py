@@ -31,7 +31,7 @@ from kdcore.training.classifiers import find_classifiers, with_classifier
 from kdcore.training.loaded_weights import LoadedWeights
 from kdcore.training.module_checks import set_up
 from kdcore.training.origins import find_origins
-from kdcore.training.participants import Average, Distiller, Sources, TermSpec, evaluating
+from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import join_outputs, load_outputs, optimistic_splits
 from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
@@ -180,29 +180,31 @@ class Assembly:
         """
         assert spec.outputs is not None
         file = load_outputs(spec.outputs)
-        found = join_outputs(spec.outputs, file, table.keys, table.classes, table.target).to(table.labels.device)
+        stored = join_outputs(spec.outputs, file, table.keys, table.classes, table.target).to(table.labels.device)
         held_out = {split: [table.keys[row] for row in table.rows[split].tolist()] for split in HELD_OUT if split in table.rows}
-        self._notes |= {f"{name}: {said}": None for said in optimistic_splits(spec.outputs, file, held_out)}
+        for sentence in optimistic_splits(spec.outputs, file, held_out):
+            self.note(f"{name}: {sentence}")
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
                 continue
             rows = table.training_rows(stage.split)
-            if self.recipe.data.missing == "mask" and bool((covered := found.covers(rows)).any()):
+            if self.recipe.data.missing == "mask" and bool((covered := stored.covers(rows)).any()):
                 missing = int((~covered).sum())
                 note = f"{name}: no outputs for {missing} of {len(rows)} samples in {stage.split}; terms leave these out"
-                self._notes |= {note: None} if missing else {}
+                if missing:
+                    self.note(note)
                 rows = rows[covered]
-            if bool((missing := ~found.covers(rows)).any()):
+            if bool((missing := ~stored.covers(rows)).any()):
                 keys = [str(table.keys[row]) for row in rows[missing].tolist()]
                 shown = "; ".join(keys[:5]) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")
                 raise DataError(f"{spec.outputs} has no outputs for {len(keys)} of {len(rows)} samples: {shown}")
             terms = [term for learner in stage.learners for term in self.plan.participants[learner].terms]
             for term in terms:
-                absent = [tap for tap in term.needs.teacher_taps if name in term.teachers and tap not in found.features]
+                absent = [tap for tap in term.needs.teacher_taps if name in term.teachers and tap not in stored.features]
                 if absent:
-                    there = ", ".join(found.features) or "none"
-                    raise DataError(f"{spec.outputs} has no features {absent[0]!r}, which {term.path} reads (it has: {there})")
-        return found
+                    taps = ", ".join(stored.features) or "none"
+                    raise DataError(f"{spec.outputs} has no features {absent[0]!r}, which {term.path} reads (it has: {taps})")
+        return stored
 
     def _participant(self, name: str, table: Table, seed: int, device: torch.device, embeddings: Tensor | None) -> Participant:
         own = self.plan.participants[name].spec
@@ -221,7 +223,8 @@ class Assembly:
         seed_everything(derive(seed, "init", source))
         build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal, class_embeddings=embeddings)
         encoder = build(num_classes=len(self.loaded.classes(source)))
-        self._notes |= {f"{source}: {note}": None for note in getattr(encoder, "notes", ())}
+        for note in getattr(encoder, "notes", ()):
+            self.note(f"{source}: {note}")
         self._refuse_other_target(encoder, spec, path)
         self.loaded.check_scale(source, table.target)
         self.loaded.load(source, encoder, lambda count: build(num_classes=count))
@@ -282,23 +285,14 @@ class Assembly:
         classified, notes = find_classifiers(self.plan, distiller, batch, arm)
         self._notes |= dict.fromkeys((*find_origins(self.plan, distiller), *notes))
         outputs |= {name: with_classifier(distiller, name, outputs[name]) for name in classified}
-        shapes = self._input_shapes(distiller, batch)
-        for name in (*distiller.teachers, *distiller.students):
-            if name in counts:
-                own = {"": shapes[name]} if name in shapes else {}
-                self._add_terms(distiller, name, outputs, seed, arm, counts[name], len(batch.table), shapes | own)
-
-    @staticmethod
-    def _input_shapes(distiller: Distiller, batch: Batch) -> dict[str, tuple[int, ...]]:
-        """Participant → shape of its network's input; without those whose input is several tensors."""
-        found = {}
+        inputs = {name: distiller.input(name, batch) for name in distiller.networks}
+        shapes = {name: tuple(x.shape[1:]) for name, x in inputs.items() if isinstance(x, Tensor)}
         for name in distiller.networks:
-            member = distiller.participant(name)
-            with evaluating(member.batch_transforms):  # augmentation would draw random numbers
-                x = member.input(batch.signals[name])
-            if isinstance(x, Tensor):
-                found[name] = tuple(x.shape[1:])
-        return found
+            if name in counts:
+                seed_everything(derive(seed, "losses", name))
+                specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
+                example = partial(self._example, distiller, name, outputs, counts[name], len(batch.table), shapes)
+                distiller.add_terms(name, specs, example, partial(self._set_up_term, name))
 
     def _find_varying(self, distiller: Distiller, batch: Batch, arm: str) -> None:
         """Find the sources whose outputs for a sample are not always the same."""
@@ -317,44 +311,38 @@ class Assembly:
             for name in stage.learners:
                 rows.setdefault(name, []).append(table.training_rows(stage.split, [name]))
         withheld = self.plan.students if self.recipe.data.labels == "withheld" else ()
-        every = {name: torch.cat(found).unique() for name, found in rows.items()}
-        return {
-            name: (None, None, keys) if name in withheld else (table.class_counts(each), table.labelled_count(each), keys)
-            for name, each in every.items()
-            for keys in [[table.keys[row] for row in each.tolist()]]
-        }
+        counts: dict[str, Counts] = {}
+        for name, parts in rows.items():
+            own = torch.cat(parts).unique()
+            keys = [table.keys[row] for row in own.tolist()]
+            known = (None, None) if name in withheld else (table.class_counts(own), table.labelled_count(own))
+            counts[name] = (*known, keys)
+        return counts
 
-    def _add_terms(
+    def _example(
         self,
         distiller: Distiller,
-        name: str,
+        learner: str,
         outputs: Mapping[str, Outputs],
-        seed: int,
-        arm: str,
-        told: Counts,
+        counts: Counts,
         samples: int,
         shapes: Mapping[str, tuple[int, ...]],
-    ) -> None:
-        classes, (counts, labelled, keys) = tuple(self.dataset.classes), told
-        common = samples, shapes, keys
-        specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
-
-        def example(spec: TermSpec) -> Example:
-            teachers, peers = ({source: outputs[source] for source in group} for group in (spec.teachers, spec.peers))
-            known = distiller.known_classes(name, spec)
-            if known is None:
-                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, *common)
+        spec: TermSpec,
+    ) -> Example:
+        """The outputs and sizes from which a term's loss creates its parameters."""
+        student, classes, (of_class, labelled, keys) = outputs[learner], tuple(self.dataset.classes), counts
+        teachers, peers = ({name: outputs[name] for name in group} for group in (spec.teachers, spec.peers))
+        known = distiller.known_classes(learner, spec)
+        if known is not None:
             if len(known) < 2:
-                what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
+                what = f"{learner} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
-            teachers, peers = ({key: each.of_classes(known) for key, each in group.items()} for group in (teachers, peers))
-            names = tuple(classes[index] for index in known.tolist())
-            counted = None if counts is None else counts[known]
-            each = labelled[known] if isinstance(labelled, Tensor) else labelled
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, *common)
-
-        seed_everything(derive(seed, "losses", name))
-        distiller.add_terms(name, specs, example, partial(self._set_up_term, name))
+            student, classes = student.of_classes(known), tuple(classes[index] for index in known.tolist())
+            teachers, peers = ({name: each.of_classes(known) for name, each in group.items()} for group in (teachers, peers))
+            of_class = None if of_class is None else of_class[known]
+            labelled = labelled[known] if isinstance(labelled, Tensor) else labelled
+        shapes = {**shapes, "": shapes[learner]} if learner in shapes else shapes
+        return Example(student, teachers, len(classes), classes, of_class, labelled, peers, samples, shapes, keys)
 
     def _set_up_term(self, learner: str, spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
         what = f"could not set up term {spec.id!r} of {learner} ({spec.loss})"
@@ -375,9 +363,10 @@ class Assembly:
 
     def _wrong_logits(self, name: str, outputs: Outputs, samples: int) -> str:
         """Describe what is wrong with the shape of a participant's logits; empty if nothing is."""
-        wanted = (samples, len(self.dataset.classes))
-        shape = shape_of(outputs.logits)
-        return "" if shape == wanted else f"{name} returns {shape} where logits {wanted} are expected, a number for each class"
+        shape, expected = shape_of(outputs.logits), (samples, len(self.dataset.classes))
+        return (
+            "" if shape == expected else f"{name} returns {shape} where logits {expected} are expected, a number for each class"
+        )
 
     def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
         """Return the result of `action`; report an exception of the component as a problem at `path`."""
@@ -396,5 +385,7 @@ def shape_of(values: object) -> object:
 
 def parameter_counts(members: Mapping[str, Participant], trained: bool = False) -> dict[str, int]:
     """Count the parameters of each participant's encoder: all of them, or only those that are trained."""
-    encoders = {name: member.encoder.parameters() for name, member in members.items()}
-    return {name: sum(p.numel() for p in found if p.requires_grad or not trained) for name, found in encoders.items()}
+    return {
+        name: sum(each.numel() for each in member.encoder.parameters() if each.requires_grad or not trained)
+        for name, member in members.items()
+    }

@@ -68,10 +68,7 @@ def write_file(path: Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(part, content)
         part.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -110,17 +107,15 @@ class Checkpoints:
         Raises:
             TrainingError: If it cannot be written.
         """
-        number = max((_number(path) for path in self._all()), default=0) + 1
-        final = self.folder / f"{number:08d}"
-        part = self.folder / f".{number:08d}.part"
+        number = max((int(path.name) for path in self._all()), default=0) + 1
+        final, part = self.folder / f"{number:08d}", self.folder / f".{number:08d}.part"
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            digests = {
-                WEIGHTS: _write(part / WEIGHTS, _tensor_bytes(weights)),
-                STATE: _write(part / STATE, _state_bytes(state)),
-            }
-            _write(part / MANIFEST, json.dumps(digests).encode())
+            content = {WEIGHTS: _tensor_bytes(weights), STATE: _state_bytes(state)}
+            digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+            for name, data in (content | {MANIFEST: json.dumps(digests).encode()}).items():
+                _write(part / name, data)
             sync_folder(part)
             part.rename(final)
             sync_folder(self.folder)
@@ -137,8 +132,8 @@ class Checkpoints:
         Raises:
             CheckpointError: If it is damaged or holds anything but data.
         """
-        found = self._all()
-        return read_checkpoint(found[-1]) if found else None
+        folders = self._all()
+        return read_checkpoint(folders[-1]) if folders else None
 
     def clear(self) -> None:
         """Delete all checkpoints. The folder is renamed first, so that a crash leaves no partly deleted checkpoint."""
@@ -225,13 +220,8 @@ def _state_bytes(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, content: bytes) -> str:
+def _write(path: Path, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()
-
-
-def _number(path: Path) -> int:
-    return int(path.name)

@@ -22,22 +22,22 @@ def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -
     Raises:
         RecipeError: If a network has no linear classifier, or a learner's has another shape than the one it reuses.
     """
-    wanted: dict[str, tuple[str, str]] = {}
+    readers: dict[str, tuple[str, str]] = {}  # participant → path in the recipe, and who reads its classifier
     for name in distiller.networks:
         for term in plan.participants[name].terms_in(arm):
-            sources = (*term.teachers, *term.peers) if arm == DISTILLED else ()
             if term.needs.classifiers:
-                told = term.path, f"the loss {term.term.name!r} reads the classifier of"
-                wanted |= dict.fromkeys((name, *sources), told)
+                sources = (*term.teachers, *term.peers) if arm == DISTILLED else ()
+                reader = term.path, f"the loss {term.term.name!r} reads the classifier of"
+                readers |= dict.fromkeys((name, *sources), reader)
     reused = {
         name: each.spec.classifier_from
         for name, each in plan.participants.items()
         if each.spec.classifier_from and arm == DISTILLED
     }
     for name, source in reused.items():
-        told = f"{plan.recipe.path_of(name)}.classifier_from", f"{name} uses the classifier of"
-        wanted |= dict.fromkeys((name, source, *distiller.followers(name)), told)
-    for name, (path, what) in wanted.items():
+        reader = f"{plan.recipe.path_of(name)}.classifier_from", f"{name} uses the classifier of"
+        readers |= dict.fromkeys((name, source, *distiller.followers(name)), reader)
+    for name, (path, what) in readers.items():
         if distiller.participant(name).find_classifier(batch.signals[name]) is None:
             what = f"{what} {name}, but no linear layer of its encoder gives its logits as they are"
             raise RecipeError([plan.recipe.problem(path, what)])
@@ -47,7 +47,7 @@ def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -
     notes = [
         f"{name}: uses the classifier of {source}; without distillation it trains its own" for name, source in reused.items()
     ]
-    return list(wanted), notes
+    return list(readers), notes
 
 
 def with_classifier(distiller: Distiller, name: str, outputs: Outputs) -> Outputs:
@@ -69,27 +69,26 @@ def with_classifiers(distiller: Distiller, learner: str, context: LossContext) -
 def copy_classifiers(distiller: Distiller, learners: Sequence[str]) -> None:
     """Copy the current classifier weights of their teachers to `learners` that reuse them, and to their moving averages."""
     for learner in learners:
-        given = distiller.participant(distiller.reused[learner]).classifier if learner in distiller.reused else None
-        if given is None:
+        source = distiller.participant(distiller.reused[learner]).classifier if learner in distiller.reused else None
+        if source is None:
             continue
         for name in (learner, *distiller.followers(learner)):
             layer = distiller.participant(name).last_layer[0]
-            layer.weight.copy_(given.weight)
+            layer.weight.copy_(source.weight)
             if layer.bias is not None:
-                layer.bias.copy_(given.bias)
+                layer.bias.copy_(source.bias)
 
 
 def _freeze(plan: Plan, distiller: Distiller, name: str, source: str) -> None:
     """Freeze the classifier of `name`, which will hold the weights of that of `source`; refuse it if shapes differ."""
-    given, layer = distiller.participant(source), distiller.participant(name).last_layer[0]
-    theirs, what, hint = given.last_layer[0], f"the classifier of {source}", ""
-    mine, wanted, wrong = layer.in_features, theirs.in_features, ""
-    if mine != wanted:
-        wrong = f"{what} reads {wanted} features, but that of {name} {mine}"
-        hint = f"let a layer before it give {wanted}, such as an encoder's option 'embedding' or 'projector'"
-    elif layer.bias is None and theirs.bias is not None:
+    layer, reused = (distiller.participant(each).last_layer[0] for each in (name, source))
+    what, features, wrong, hint = f"the classifier of {source}", reused.in_features, "", ""
+    if layer.in_features != features:
+        wrong = f"{what} reads {features} features, but that of {name} {layer.in_features}"
+        hint = f"let a layer before it give {features}, such as an encoder's option 'embedding' or 'projector'"
+    elif layer.bias is None and reused.bias is not None:
         wrong = f"{what} has a bias, but that of {name} has none"
-    elif given.known_classes is not None:
+    elif distiller.participant(source).known_classes is not None:
         wrong = f"{what} does not know all classes of the run"
     if wrong:
         raise RecipeError([plan.recipe.problem(f"{plan.recipe.path_of(name)}.classifier_from", wrong, hint)])

@@ -70,7 +70,7 @@ def synchronise_batch_norm(module: nn.Module) -> None:
 def _synced(norm: _BatchNorm, plain: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
     if not norm.training:
         return plain(norm, x)
-    given, x = x.dtype, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    dtype, x = x.dtype, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     axes = [axis for axis in range(x.dim()) if axis != 1]
     shape = [1, -1] + [1] * (x.dim() - 2)
     total = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
@@ -82,7 +82,7 @@ def _synced(norm: _BatchNorm, plain: Callable[[nn.Module, Tensor], Tensor], x: T
     if norm.weight is not None:
         scale = scale * norm.weight
     normed = centred * scale.view(shape)
-    return (normed if norm.bias is None else normed + norm.bias.view(shape)).to(given)
+    return (normed if norm.bias is None else normed + norm.bias.view(shape)).to(dtype)
 
 
 @torch.no_grad()

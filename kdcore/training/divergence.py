@@ -31,8 +31,8 @@ class Skipping:
 
     def remember(self, modules: Iterable[nn.Module]) -> None:
         """Copy the buffers of the learners' modules, such as running statistics, before a step."""
-        found = {id(buffer): buffer for module in modules for buffer in module.buffers()}
-        self._buffers = [(buffer, buffer.clone()) for buffer in found.values()]
+        buffers = dict.fromkeys(buffer for module in modules for buffer in module.buffers())
+        self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
 
     def skips(self, total: Tensor, learners: Sequence[Learner]) -> bool:
         """True if the step must be skipped, after its backward pass; gradients are then dropped and buffers restored.
@@ -44,10 +44,10 @@ class Skipping:
             return False
         parameters = [] if self.scaled else [each for learner in learners for each in learner.parameters]
         gradients = [each.grad for each in parameters if each.grad is not None]
-        looked_at = [full_tensor_of(torch.linalg.vector_norm(each)).float() for each in gradients]
-        if self.local or not looked_at:
-            looked_at.append(total.detach().float())
-        if bool(torch.isfinite(torch.stack(looked_at)).all()):
+        numbers = [full_tensor_of(torch.linalg.vector_norm(each)).float() for each in gradients]
+        if self.local or not numbers:
+            numbers.append(total.detach().float())
+        if bool(torch.isfinite(torch.stack(numbers)).all()):
             return False
         self.count += 1
         if self.count > self.limit:
@@ -72,14 +72,11 @@ def growing_losses(history: Sequence[Sequence[float]], names: Sequence[str]) -> 
     """
     if len(history) < FEWEST_EPOCHS:
         return []
-    said = []
+    notes, curves = [], dict(zip(names, zip(*history, strict=True), strict=True))
     for learner in dict.fromkeys(name.partition("/")[0] for name in names):
-        mine = [column for column, name in enumerate(names) if name.partition("/")[0] == learner]
-        curves = [[epoch[column] for epoch in history] for column in mine]
-        if all(before < after for curve in curves for before, after in pairwise(curve)):
-            spans = [f"{names[column]} {curve[0]:.3g} to {curve[-1]:.3g}" for column, curve in zip(mine, curves, strict=True)]
-            said.append(
-                f"the loss of {learner} grew in every one of {len(history)} epochs ({', '.join(spans)}); "
-                "the learning rate may be too large"
-            )
-    return said
+        own = {name: curve for name, curve in curves.items() if name.partition("/")[0] == learner}
+        if all(before < after for curve in own.values() for before, after in pairwise(curve)):
+            spans = ", ".join(f"{name} {curve[0]:.3g} to {curve[-1]:.3g}" for name, curve in own.items())
+            grew = f"the loss of {learner} grew in every one of {len(history)} epochs ({spans})"
+            notes.append(f"{grew}; the learning rate may be too large")
+    return notes

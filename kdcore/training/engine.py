@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,13 +24,13 @@ from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
-from kdcore.training.randomness import derive, random_state, restart, restore_random_state, seed_everything
+from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.settings import Checkpoint, Settings
 from kdcore.training.sharding import FullWeights, ShardedWeights
 from kdcore.training.sources import begin_stage, cached_sources, set_modes
 from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
-from kdcore.training.trained_teachers import History, TrainedStages, stage_lock
+from kdcore.training.trained_teachers import TrainedStages, stage_lock
 from kdcore.training.updates import Updates
 from kdcore.training.validation import Scores, averages_applied, early_end, follow_plateaus, improved
 
@@ -81,7 +81,7 @@ class Engine:
         self.shards = ShardedWeights(fabric, distiller) if settings.sharded else FullWeights()
         self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases, self.shards)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
-        self.spacing, self._stopped_by_callback = Spacing(settings.checkpoint_seconds), False
+        self.spacing = Spacing(settings.checkpoint_seconds)
 
     @property
     def notes(self) -> list[str]:
@@ -107,58 +107,37 @@ class Engine:
         """Yield a context for each remaining stage; the code after ``yield`` finishes the stage when the loop resumes."""
         self.updates.reset_scaler(checkpoint[1] if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
-        for ordinal, stage in enumerate(stages):
-            if ordinal < first:
-                continue
+        for ordinal, stage in enumerate(stages[first:], first):
             resumed = checkpoint is not None and ordinal == first
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
             with stage_lock(self.trained, key, lambda: self.stop_requested):
-                if key is None or not self._load_stored(key, stage):
-                    with self._stored(key, stage):
-                        self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
-                        yield (context := self._context(ordinal, stages))
-                        self.phases.end_stage()
-                        if ordinal + 1 == len(stages):
-                            self.finish(*self._state(ordinal, context.done, 0, context))
-                        self._load_selected(context)
-                        self.report.note(*growing_losses(self.report.history, context.step.names))
+                if not self._reuse(key, stage):
+                    self.report.begin_stage(checkpoint[1]["history"] if checkpoint and resumed else (), keep=key is not None)
+                    yield (context := self._context(ordinal, stages))
+                    self.phases.end_stage()
+                    if ordinal + 1 == len(stages):
+                        self.finish(*self._state(ordinal, context.done, 0, context))
+                    self._load_selected(context)
+                    self.report.note(*growing_losses(self.report.history, context.step.names))
+                    if self.trained and key and not context.ended_by_callback:
+                        self.trained.save(key, self._weights(stage.learners), *self.report.stage_record())
                     self.listener.stage_finished(stage)
             self.report.history = []
             if ordinal + 1 < len(stages):
                 self._checkpoint(ordinal + 1)
 
-    def _load_stored(self, key: str, stage: StagePlan) -> bool:
+    def _reuse(self, key: str | None, stage: StagePlan) -> bool:
         """Load the result of a stage that an earlier run trained; returns False if there is none."""
-        kept = self.trained.load(key) if self.trained else None
-        if kept is None:
+        stored = self.trained.load(key) if self.trained and key else None
+        if stored is None:
             return False
-        self.shards.load(self.distiller, kept[0])
-        for metrics, step in kept[1]:
+        weights, history, notes = stored
+        self.shards.load(self.distiller, weights)
+        for metrics, step in history:
             self.report.record(metrics, step)
         self.listener.stage_reused(stage)
-        self.report.note(*kept[2])
+        self.report.note(*notes)
         return True
-
-    @contextmanager
-    def _stored(self, key: str | None, stage: StagePlan) -> Iterator[None]:
-        """Store the stage trained inside this context under `key`, with its metrics and notes; None stores nothing."""
-        if key is None or self.trained is None:
-            yield
-            return
-        report, record, noted = self.report, self.report.record, len(self.notes)
-        history: History = []
-
-        def note(metrics: Mapping[str, float], step: int) -> None:
-            history.append((dict(metrics), step))
-            record(metrics, step)
-
-        report.record = note
-        try:
-            yield
-        finally:
-            report.record = record
-        if not self._stopped_by_callback:
-            self.trained.save(key, self._weights(stage.learners), history, self.notes[noted:])
 
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
@@ -173,12 +152,11 @@ class Engine:
         limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
         with self.phases.during(TEACHERS):
             cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
-        step = StageStep(self.distiller, stage, self.table, not self._withholds_labels(stage), cached, gather)
-        step.watch, step.phases = self.watch, self.phases
+        labelled = not self._withholds_labels(stage)
+        step = StageStep(self.distiller, stage, self.table, labelled, cached, gather, self.watch, self.phases)
         for name in stage.learners if self.settings.compile else ():
             self.distiller.participant(name).encoder.compile()
         last = frozenset(learner.name for learner in learners) - later
-        self._stopped_by_callback = False
         return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before, last)
 
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
@@ -212,7 +190,8 @@ class Engine:
             for learner in context.learners:
                 learner.epochs += 1
             self._end_epoch(context)
-            if self._stop_agreed() or (epoch + 1 < context.stage.epochs and self._due()):
+            self.stop_requested = self._in_any_process(self.stop_requested)  # all processes must stop after the same epoch
+            if self.stop_requested or (epoch + 1 < context.stage.epochs and self._due(time.monotonic())):
                 self._checkpoint(context.ordinal, epoch + 1, 0, context)
 
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
@@ -220,10 +199,8 @@ class Engine:
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.accumulated = epoch, resumed["step"] if resumed else 0, 0
         context.set_values(resumed["values"].to(context.rows.device) if resumed else None)
-        states = resumed["streams"] if resumed else {}
         context.step.logged.restore(resumed["logged"] if resumed else {}, context.rows.device)
-        restart(context.step.all_streams, states)
-        restart(context.step.streams, states, self._epoch_seed(context))  # equal in all processes, as losses must be
+        context.step.restart_streams(self._epoch_seed(context), resumed["streams"] if resumed else {})
         if resumed:
             restore_random_state(resumed["random"])
         else:
@@ -269,19 +246,21 @@ class Engine:
     def _end_epoch(self, context: StageContext) -> None:
         """Record the metrics of an epoch, validate, and decide whether the stage ends early."""
         stage = context.stage
-        found, means = self.report.values(context)
+        values, means = self.report.values(context)
         self.updates.refuse_tiny_scale(context)
         with self.phases.during(EVALUATION):
             scores = self._validate(context)
         groups = self.distiller.independent_groups(stage.learners)  # fused learners share one best epoch
         follow_plateaus(context, groups, scores, means)
-        found += [*self.report.scores(context, scores), *self.report.vanished(context)]
-        self.report.track(found, lambda learner: learner.epochs)
-        metrics = {name: value for name, _, value in found}
-        reason = self._common_reason(self.listener.epoch_finished(stage, context.epoch, metrics))
-        context.ended = reason or early_end(context, groups)
+        values += [*self.report.scores(context, scores), *self.report.vanished(context)]
+        self.report.track(values, lambda learner: learner.epochs)
+        reason = self.listener.epoch_finished(stage, context.epoch, {name: value for name, _, value in values})
+        if self._in_any_process(bool(reason)):
+            context.ended = reason or "a callback of another process asked for it"
+            context.ended_by_callback = context.done < stage.epochs
+        else:
+            context.ended = early_end(context, groups)
         if context.ended and context.done < stage.epochs:
-            self._stopped_by_callback = bool(reason)
             self._note_early_end(context)
 
     def _note_early_end(self, context: StageContext) -> None:
@@ -290,12 +269,11 @@ class Engine:
         stage = context.stage
         self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
 
-    def _common_reason(self, asked: str | None) -> str:
-        """The reason why a callback in any process wants to end the stage; empty if none does."""
+    def _in_any_process(self, flag: bool) -> bool:
+        """True if `flag` is set in any process."""
         if self.fabric.world_size == 1:
-            return asked or ""
-        wanted = self.fabric.all_reduce(torch.tensor(float(bool(asked)), device=self.fabric.device), reduce_op="max")
-        return (asked or "a callback of another process asked for it") if bool(wanted) else ""
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="max"))
 
     def _validate(self, context: StageContext) -> dict[str, Scores]:
         """Scores of each learner on the validation split; keeps the weights of the best epoch."""
@@ -312,8 +290,9 @@ class Engine:
         rows = self.table.labelled_rows("validation")
         if not len(rows) or self._withholds_labels(stage):
             return {}
-        found = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
-        return {name: Scores.of(x, self.table.labels[rows].cpu().numpy(), self.table.target) for name, x in found.items()}
+        predictions = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
+        labels = self.table.labels[rows].cpu().numpy()
+        return {name: Scores.of(each, labels, self.table.target) for name, each in predictions.items()}
 
     def _load_selected(self, context: StageContext) -> None:
         """Load the averaged or best weights, as configured, into learners that no later stage trains."""
@@ -333,16 +312,8 @@ class Engine:
         synchronise_batch_norm(step)
         return step.forward if self.settings.sharded else self.fabric.setup_module(step)
 
-    def _stop_agreed(self) -> bool:
-        """True if a stop was requested in any process; all processes must stop after the same epoch."""
-        if self.fabric.world_size > 1:
-            asked = torch.tensor(float(self.stop_requested), device=self.fabric.device)
-            self.stop_requested = bool(self.fabric.all_reduce(asked, reduce_op="max"))
-        return self.stop_requested
-
-    def _due(self, now: float | None = None) -> bool:
-        due = self.spacing.due(now or time.monotonic())
-        return due if self.fabric.world_size == 1 else self.fabric.broadcast(due)  # clocks differ; all processes must agree
+    def _due(self, now: float) -> bool:
+        return self.fabric.broadcast(self.spacing.due(now))  # clocks differ, and all processes must agree
 
     def _weights(self, learners: Sequence[str]) -> dict[str, Tensor]:
         """Copies of the parameters and buffers of `learners` and their losses, by their names in the distiller."""
@@ -374,7 +345,7 @@ class Engine:
             "values": context.values.cpu().clone() if context and step else None,
             "learners": {name: learner.state() for name, learner in self.learners.items()},
             "random": random_state(),
-            "streams": {each.name: each.state for each in context.step.all_streams} if context and step else {},
+            "streams": {name: each.state for name, each in context.step.streams.items()} if context and step else {},
             "logged": context.step.logged.state() if context and step else {},
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "watch": self.watch.state(),

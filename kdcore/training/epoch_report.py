@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.stage_context import StageContext
+from kdcore.training.trained_teachers import History
 from kdcore.training.validation import Scores, reads_loss
 
 INTERVAL = 0.2
@@ -44,7 +45,22 @@ class EpochReport:
         self.skipping, self.log_every = skipping, log_every
         self.notes: list[str] = []
         self.history: list[list[float]] = []
-        self._last_call = 0.0
+        self._tracked: History | None = None
+        self._earlier_notes, self._last_call = 0, 0.0
+
+    def begin_stage(self, history: Sequence[Sequence[float]], keep: bool) -> None:
+        """Begin a stage.
+
+        Args:
+            history: Epoch → mean of each term, of the epochs before an interruption.
+            keep: Keep the metrics and notes for `stage_record`.
+        """
+        self.history = [list(means) for means in history]
+        self._tracked, self._earlier_notes = [] if keep else None, len(self.notes)
+
+    def stage_record(self) -> tuple[History, list[str]]:
+        """The tracked metrics and the notes of the current stage."""
+        return self._tracked or [], self.notes[self._earlier_notes :]
 
     def stepped(self, context: StageContext, done: int, now: float) -> None:
         """Call the listener after `done` steps of an epoch, at most once per `INTERVAL`."""
@@ -61,7 +77,7 @@ class EpochReport:
         """
         values, names = context.values.cpu(), context.names
         finite = self._finite(context, values)
-        learner_of = {learner.name: learner for learner in context.learners}
+        learner_of = context.by_name
         owners = [*(learner_of[term.learner] for term in context.step.terms), context.first]
         accumulate, steps = context.stage.accumulate, context.optimizer_steps
         every = max(self.log_every, accumulate)
@@ -73,35 +89,30 @@ class EpochReport:
             self.track(means if len(chunk) else (), lambda learner, began=began: learner.steps - steps + began)
         means = values[finite].mean(0).tolist()
         self.history.append(means[:-1])
-        found = list(zip(names, owners, means, strict=True))
+        metrics = list(zip(names, owners, means, strict=True))
         for name, mean in context.step.logged.means().items():
-            found.append((f"train/{name}", learner_of[name.split("/")[0]], mean))
-        found += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
-        return found, dict(zip(context.step.names, means, strict=False))
+            metrics.append((f"train/{name}", learner_of[name.split("/")[0]], mean))
+        metrics += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
+        return metrics, dict(zip(context.step.names, means, strict=False))
 
     def scores(self, context: StageContext, scores: Mapping[str, Scores]) -> list[tuple[str, Learner, float]]:
         """(metric, learner, value) for the validation split."""
-        learner_of = {learner.name: learner for learner in context.learners}
-        found = [(f"validation/{name}/{each.name}", learner_of[name], each.value) for name, each in scores.items()]
-        return found + [
-            (f"validation/{name}/loss", learner_of[name], each.loss)
-            for name, each in scores.items()
-            if reads_loss(context.training(name))
-        ]
+        learner_of, with_loss = context.by_name, [name for name in scores if reads_loss(context.training(name))]
+        metrics = [(f"validation/{name}/{each.name}", learner_of[name], each.value) for name, each in scores.items()]
+        return metrics + [(f"validation/{name}/loss", learner_of[name], scores[name].loss) for name in with_loss]
 
     def vanished(self, context: StageContext) -> list[tuple[str, Learner, float]]:
         """Report terms whose gradient vanished in this epoch; returns (metric, learner, share of the largest gradient)."""
-        learner_of = {learner.name: learner for learner in context.learners}
         shares = []
         for name, (gradient, largest, rival) in self.watch.vanished().items():
             learner, term = name.split("/", 1)
-            beside = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
+            against = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
             self.listener.say(
                 f"{self.distiller.describe_term(learner, term)} no longer matters in stage {context.stage.name}, epoch "
-                f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{beside}. "
+                f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{against}. "
                 "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
             )
-            shares.append((f"train/{name}/vanished", learner_of[learner], gradient / largest if largest else 0.0))
+            shares.append((f"train/{name}/vanished", context.by_name[learner], gradient / largest if largest else 0.0))
         return shares
 
     def _finite(self, context: StageContext, values: Tensor) -> Tensor:
@@ -125,8 +136,10 @@ class EpochReport:
 
     def track(self, values: Iterable[tuple[str, Learner, float]], at: Callable[[Learner], int]) -> None:
         """Record values at each learner's own step `at`: learners of one stage may have trained for different times."""
-        metrics: dict[int, dict[str, float]] = {}
+        metrics_at: dict[int, dict[str, float]] = {}
         for name, learner, value in values:
-            metrics.setdefault(at(learner), {})[name] = value
-        for step, found in metrics.items():
-            self.record(found, step)
+            metrics_at.setdefault(at(learner), {})[name] = value
+        for step, metrics in metrics_at.items():
+            self.record(metrics, step)
+            if self._tracked is not None:
+                self._tracked.append((metrics, step))

@@ -31,35 +31,37 @@ def predict(
     Raises:
         TrainingError: If outputs are NaN or infinite, for example after diverged training.
     """
-    fused = distiller.fused if set(names) & set(distiller.fused) and distiller.fusion.batch_dependent else []
-    live = [*fused, *(name for name in names if name not in fused and name not in distiller.stored)]
-    teachers = [name for name in live if name in distiller.teachers]
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    partial = table.complete(live, rows) is not None
+    stored = [name for name in names if name in distiller.stored]
+    live = [name for name in names if name not in stored]
+    if distiller.fusion.batch_dependent and set(names) & set(distiller.fused):
+        live = list(dict.fromkeys([*distiller.fused, *live]))
+    parts: dict[str, list[Tensor]] = {name: [] for name in (*live, *stored)}
     with evaluating(distiller), fabric.autocast():
-        for piece in rows.split(batch_size):
-            for group in distiller.independent_groups(live) if partial else [live]:
-                there = table.complete(group, piece)
-                own = piece if there is None else piece[there]
-                batch = table.batch(own, group, labelled=False)
-                asked = [name for name in teachers if name in group]
-                outputs = distiller.run_teachers(asked, batch) if len(own) else {}
-                for name in (each for each in names if each in group):
-                    if not len(own):
-                        part = torch.zeros(0, len(table.classes), device=piece.device)
-                    else:
-                        each = outputs[name] if name in outputs else distiller.participant(name)(batch.signals[name])
-                        part = predictions(each.logits, table.target)
-                    found[name].append(part if there is None else _scatter(part, there))
-            for name in (each for each in names if each in distiller.stored):
-                found[name].append(predictions(distiller.stored[name].at(piece).logits, table.target))
-    probabilities = {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
-    for name, each in probabilities.items():
-        there = table.complete([name], rows)
-        own = each if there is None else each[there.cpu().numpy()]
-        if not np.isfinite(own).all():
+        for batch_rows in rows.split(batch_size):
+            for group in distiller.independent_groups(live):
+                present = table.complete(group, batch_rows)
+                for name, logits in _logits(distiller, group, table, batch_rows, present).items():
+                    part = predictions(logits, table.target)
+                    parts[name].append(part if present is None else _scatter(part, present))
+            for name in stored:
+                parts[name].append(predictions(distiller.stored[name].at(batch_rows).logits, table.target))
+    arrays = {name: torch.cat(parts[name]).cpu().numpy() for name in names}
+    for name, array in arrays.items():
+        present = table.complete([name], rows)
+        if not np.isfinite(array if present is None else array[present.cpu().numpy()]).all():
             raise TrainingError(f"{name}: its outputs are not finite numbers; try a smaller learning rate or gradient_clip")
-    return probabilities
+    return arrays
+
+
+def _logits(
+    distiller: Distiller, group: Sequence[str], table: Table, rows: Tensor, present: Tensor | None
+) -> dict[str, Tensor]:
+    """Logits of the participants of a group, for the rows where `present` is True."""
+    own = rows if present is None else rows[present]
+    if not len(own):
+        return dict.fromkeys(group, torch.zeros(0, len(table.classes), device=rows.device))
+    outputs = distiller.run_teachers(group, table.batch(own, group, labelled=False))
+    return {name: each.logits for name, each in outputs.items()}
 
 
 def predictions(logits: Tensor, target: Target) -> Tensor:
@@ -69,8 +71,8 @@ def predictions(logits: Tensor, target: Target) -> Tensor:
     return logits.float().softmax(-1) if target.is_classes else logits.float().sigmoid()
 
 
-def _scatter(values: Tensor, there: Tensor) -> Tensor:
-    """Scatter (k, classes) to the k rows of a batch where `there` is True; the other rows are NaN."""
-    whole = values.new_full((len(there), values.shape[1]), torch.nan)
-    whole[there] = values
-    return whole
+def _scatter(values: Tensor, present: Tensor) -> Tensor:
+    """Scatter (k, classes) to the k rows of a batch where `present` is True; the other rows are NaN."""
+    scattered = values.new_full((len(present), values.shape[1]), torch.nan)
+    scattered[present] = values
+    return scattered

@@ -105,11 +105,11 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
         strategy = _fsdp(engine, nodes > 1 or devices != 1)
     elif engine.strategy == "ddp" or nodes > 1 or (isinstance(devices, int) and devices > 1):
         strategy = "ddp_find_unused_parameters_true"
-    how: dict[str, Any] = {"precision": engine.precision}
+    precision: dict[str, Any] = {"precision": engine.precision}
     if scaler is not None:
-        how = {"plugins": MixedPrecision("16-mixed", _device_type(engine), scaler)}
+        precision = {"plugins": MixedPrecision("16-mixed", _device_type(engine), scaler)}
     try:
-        return Fabric(accelerator=engine.accelerator, devices=devices, num_nodes=nodes, strategy=strategy, **how)  # type: ignore[arg-type]
+        return Fabric(accelerator=engine.accelerator, devices=devices, num_nodes=nodes, strategy=strategy, **precision)  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError) as error:
         raise KdcoreError(f"engine: {error}") from error
 
@@ -143,10 +143,10 @@ def _refuse_too_many(accelerator: str, devices: int | str) -> None:
     if not isinstance(devices, int):
         return
     on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
-    there = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else os.cpu_count() or 1
-    if devices > there:
-        what = f"GPU{'s' if there > 1 else ''}" if on_gpu else f"processor core{'s' if there > 1 else ''}"
-        raise KdcoreError(f"engine.devices: {devices} is more than this machine has ({there} {what})")
+    count = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else os.cpu_count() or 1
+    if devices > count:
+        what = f"{'GPU' if on_gpu else 'processor core'}{'s' if count > 1 else ''}"
+        raise KdcoreError(f"engine.devices: {devices} is more than this machine has ({count} {what})")
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -40,11 +40,10 @@ class TermNetworks:
         Raises:
             ValueError: If the term cannot run that participant.
         """
-        member = self._member(name)
-        with evaluating(member.batch_transforms):
-            x = member.input(batch.signals[name or self.learner])
+        name = self._member(name).name
+        x = self.distiller.input(name, batch)
         if not isinstance(x, Tensor):
-            raise ValueError(f"the input of {name or self.learner!r} is several tensors, which a loss cannot transform")
+            raise ValueError(f"the input of {name!r} is several tensors, which a loss cannot transform")
         return x
 
     def axes(self, name: str) -> tuple[str, ...]:
@@ -58,7 +57,7 @@ class TermNetworks:
             ValueError: If the term cannot run that participant, or `x` requires a gradient that its network does not compute.
         """
         member = self._member(name)
-        if name in ("", self.learner):
+        if member.name == self.learner:
             outputs = self._restricted(member.collect(member.encoder(x)))
             self.passes.append(outputs)
             return outputs
@@ -74,11 +73,11 @@ class TermNetworks:
         return replace(self, classes=classes if self.classes is None else self.classes[classes])
 
     def _member(self, name: str) -> Participant:
-        if name and name not in (self.learner, *self.others):
-            known = ", ".join(map(repr, (self.learner, *self.others)))
+        name, known = name or self.learner, (self.learner, *self.others)
+        if name not in known:
             hint = "declare Needs(forward_passes='all') to run teachers and peers"
-            raise ValueError(f"the loss cannot run {name!r}, only {known}; {hint}")
-        return self.distiller.participant(name or self.learner)
+            raise ValueError(f"the loss cannot run {name!r}, only {', '.join(map(repr, known))}; {hint}")
+        return self.distiller.participant(name)
 
     def _restricted(self, outputs: Outputs) -> Outputs:
         return outputs if self.classes is None else outputs.of_classes(self.classes)

@@ -73,21 +73,21 @@ def combined(
     each = [torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) for term in terms]
     reached = [sum(grads[index] is not None for grads in each) for index in range(len(parameters))]
     shared = [index for index, count in enumerate(reached) if count > 1]
-    found: list[Tensor | None] = [
+    gradients: list[Tensor | None] = [
         next((grads[index] for grads in each if grads[index] is not None), None) for index in range(len(parameters))
     ]
     if not shared:
-        return found
+        return gradients
     rows = [torch.cat([_flat(grads[index], parameters[index]) for index in shared]) for grads in each]
     rows = [row for row in rows if row.any()] or rows[:1]
     if rule == "mgda":
-        together = shortest(torch.stack(rows), largest)
+        flat = shortest(torch.stack(rows), largest)
     else:
-        together = project_conflicts(torch.stack(rows), torch.Generator().manual_seed(seed))
-    parts = together.split([parameters[index].numel() for index in shared])
+        flat = project_conflicts(torch.stack(rows), torch.Generator().manual_seed(seed))
+    parts = flat.split([parameters[index].numel() for index in shared])
     for index, part in zip(shared, parts, strict=True):
-        found[index] = part.view_as(parameters[index])
-    return found
+        gradients[index] = part.view_as(parameters[index])
+    return gradients
 
 
 def _flat(gradient: Tensor | None, parameter: Tensor) -> Tensor:

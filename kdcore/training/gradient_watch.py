@@ -90,33 +90,32 @@ class GradientWatch:
             terms: Terms for which the batch has samples.
         """
         for learner in dict.fromkeys(term.learner for term in terms):
-            mine = [term for term in terms if term.learner == learner]
-            self.settled |= {term.name for term in mine if not term.weight}
-            active = [term for term in mine if term.weight]
-            if active:
+            own = [term for term in terms if term.learner == learner]
+            self.settled |= {term.name for term in own if not term.weight}
+            if active := [term for term in own if term.weight]:
                 self._compare(active)
 
     def _compare(self, terms: Sequence[TermValue]) -> None:
-        found = {term.name: term.weight * _norm(term.value, [each.logits for each in term.outputs]) for term in terms}
+        norms = {term.name: term.weight * _norm(term.value, [each.logits for each in term.outputs]) for term in terms}
         for term in terms:
-            others = [feature for each in term.outputs for feature in _features(each)]
-            if others and found[term.name] <= NEGLIGIBLE * max(found.values()):
+            features = [feature for each in term.outputs for feature in _features(each)]
+            if features and norms[term.name] <= NEGLIGIBLE * max(norms.values()):
                 if self.taps:
-                    found[term.name] = math.hypot(found[term.name], term.weight * _norm(term.value, others))
+                    norms[term.name] = math.hypot(norms[term.name], term.weight * _norm(term.value, features))
                 elif term.value.requires_grad:
                     self.settled.add(term.name)
-        if not all(map(math.isfinite, found.values())):
+        if not all(map(math.isfinite, norms.values())):
             return
-        largest = max(found, key=found.__getitem__)
-        for name, gradient in found.items():
+        largest = max(norms, key=norms.__getitem__)
+        for name, norm in norms.items():
             if name in self.settled:
                 continue
-            if gradient > NEGLIGIBLE * found[largest]:
+            if norm > NEGLIGIBLE * norms[largest]:
                 self.settled.add(name)
                 self.negligible[name] = 0
             else:
                 self.negligible[name] = self.negligible.get(name, 0) + 1
-                self.seen[name] = (gradient, found[largest], largest)
+                self.seen[name] = (norm, norms[largest], largest)
 
     def vanished(self) -> dict[str, tuple[float, float, str]]:
         """Terms whose gradient was negligible in the last `LOOKS` checks; each is returned once.
@@ -131,13 +130,17 @@ class GradientWatch:
 
     def state(self) -> dict[str, Any]:
         """The state as plain data for a checkpoint."""
-        seen = {name: list(each) for name, each in self.seen.items()}
-        return {"settled": sorted(self.settled), "dry": dict(self.negligible), "seen": seen, "told": list(self.reported)}
+        return {
+            "settled": sorted(self.settled),
+            "negligible": dict(self.negligible),
+            "seen": {name: list(each) for name, each in self.seen.items()},
+            "reported": list(self.reported),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
-        self.settled, self.negligible, self.reported = set(state["settled"]), dict(state["dry"]), list(state["told"])
-        self.seen = {name: (each[0], each[1], each[2]) for name, each in state["seen"].items()}
+        self.settled, self.negligible = set(state["settled"]), dict(state["negligible"])
+        self.seen, self.reported = {name: tuple(each) for name, each in state["seen"].items()}, list(state["reported"])
 
 
 @cache
@@ -147,8 +150,8 @@ def _due(steps: int) -> frozenset[int]:
 
 
 def _features(outputs: Outputs) -> list[Tensor]:
-    found = list(outputs.features.values())
-    return found + ([outputs.ablated.logits, *outputs.ablated.features.values()] if outputs.ablated else [])
+    ablated = outputs.ablated
+    return [*outputs.features.values(), *([ablated.logits, *ablated.features.values()] if ablated else [])]
 
 
 def _norm(value: Tensor, tensors: Sequence[Tensor]) -> float:

@@ -81,9 +81,9 @@ class Learner:
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         if not trainable:
             return cls(name, parameters, None)
-        nothing = [pattern for *_, pattern in unmatched(modules, training) if not pattern.startswith(LOSSES)]
-        if nothing and name != FUSION:  # losses may be absent: the baseline has no terms that distil
-            raise TrainingError(f"{name}: parameter_groups: no trainable parameter of its encoder matches {nothing[0]!r}")
+        unused = [pattern for *_, pattern in unmatched(modules, training) if not pattern.startswith(LOSSES)]
+        if unused and name != FUSION:  # losses may be absent: the baseline has no terms that distil
+            raise TrainingError(f"{name}: parameter_groups: no trainable parameter of its encoder matches {unused[0]!r}")
         groups = grouped(modules, trainable, training)
         optimizer = build_optimizer(training.optimizer, groups.optimized, fused=fused)
         if groups.decays and "weight_decay" not in optimizer.defaults:
@@ -132,10 +132,10 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Best and averaged weights, which a checkpoint stores besides the current ones."""
-        found = {f"best|{self.name}|{key}": tensor for key, tensor in self.best.items()}
+        tensors = {f"best|{self.name}|{key}": tensor for key, tensor in self.best.items()}
         if self.average:
-            found |= {f"average|{self.name}|{key}": tensor for key, tensor in self.average.tensors().items()}
-        return found
+            tensors |= {f"average|{self.name}|{key}": tensor for key, tensor in self.average.tensors().items()}
+        return tensors
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state` and `tensors` returned."""

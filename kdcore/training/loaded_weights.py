@@ -131,13 +131,13 @@ class LoadedWeights:
         file, spec = self.files.get(name), self.specs[name]
         if file is None or file.target is None or not target.mean or "*" not in spec.freeze or self._head(name) == "drop":
             return
-        place, own = {each: index for index, each in enumerate(self.classes(name))}, file.target
+        statistics = dict(zip(self.classes(name), zip(file.target.mean, file.target.std, strict=True), strict=True))
         for each, mean, std in zip(self.run_classes, target.mean, target.std, strict=True):
-            theirs = own.mean[place[each]], own.std[place[each]]
-            if abs(theirs[0] - mean) > 1e-3 * std or abs(theirs[1] / std - 1) > 1e-3:
+            file_mean, file_std = statistics[each]
+            if abs(file_mean - mean) > 1e-3 * std or abs(file_std / std - 1) > 1e-3:
                 what = (
-                    f"{file.path}: the value {each!r} was normalised by mean {theirs[0]:.6g} and standard deviation "
-                    f"{theirs[1]:.6g}, and this run's training samples have {mean:.6g} and {std:.6g}"
+                    f"{file.path}: the value {each!r} was normalised by mean {file_mean:.6g} and standard deviation "
+                    f"{file_std:.6g}, and this run's training samples have {mean:.6g} and {std:.6g}"
                 )
                 hint = "store its outputs with kdcore outputs, which are in units, and name that file as 'outputs'"
                 raise RecipeError([self.plan.recipe.problem(f"{self._path(name)}.weights", what, hint)])
@@ -150,8 +150,8 @@ class LoadedWeights:
 
     def _named(self, name: str) -> tuple[str, ...]:
         """Class names from the recipe or the weights file; empty if unknown."""
-        given, file = self.specs[name].classes, self.files.get(name)
-        return tuple(given) if given else file.classes if file else ()
+        classes, file = self.specs[name].classes, self.files.get(name)
+        return tuple(classes) if classes else file.classes if file else ()
 
     def _has_own_outputs(self, name: str) -> bool:
         """True if the participant's network keeps the classes of its weights instead of the run's."""
@@ -169,8 +169,8 @@ class LoadedWeights:
         return "map" if named and named != self.run_classes and not self._has_own_outputs(name) else "keep"
 
     def _refuse_contradiction(self, name: str) -> None:
-        file, given = self.files[name], self.specs[name].classes
-        if given and file.classes and tuple(given) != file.classes:
+        file, classes = self.files[name], self.specs[name].classes
+        if classes and file.classes and tuple(classes) != file.classes:
             raise CheckpointError(f"{file.path} names its classes itself ({some(file.classes)}), but `classes` differs")
         trained_for, kind = file.target, self.dataset.target.kind
         if trained_for is not None and trained_for.kind != kind and self._head(name) != "drop":

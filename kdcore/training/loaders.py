@@ -70,24 +70,27 @@ def read_batch(batch: Any, student: str, teachers: Sequence[str], target: Target
     """
     names = (student, *teachers)
     if isinstance(batch, Mapping):
-        return _checked(_of_mapping(batch, names, target), names)
-    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
-    if len(parts) == 1:
-        return _checked(LoadedBatch(dict.fromkeys(names, _input(parts[0]))), names)
-    if len(parts) == 2:
-        return _checked(LoadedBatch(dict.fromkeys(names, _input(parts[0])), labels_of(parts[1], target)), names)
-    if len(parts) != 3:
+        loaded = _from_mapping(batch, names, target)
+    else:
+        loaded = _from_parts(tuple(batch) if isinstance(batch, tuple | list) else (batch,), student, teachers, target)
+    _check(loaded, names)
+    return loaded
+
+
+def _from_parts(parts: tuple[Any, ...], student: str, teachers: Sequence[str], target: TargetKind) -> LoadedBatch:
+    if not 1 <= len(parts) <= 3:
         raise DataError(f"a batch is (x, labels), (x, teachers' x, labels) or a dictionary, not {len(parts)} things")
-    own, theirs, labels = parts
-    if not isinstance(theirs, Mapping):
-        theirs = dict.fromkeys(teachers, theirs)
-    if unknown := [name for name in theirs if name not in teachers]:
+    x, labels = parts[0], labels_of(parts[-1], target) if len(parts) > 1 else None
+    teachers_x = parts[1] if len(parts) == 3 else dict.fromkeys(teachers, x)
+    if not isinstance(teachers_x, Mapping):
+        teachers_x = dict.fromkeys(teachers, teachers_x)
+    if unknown := [name for name in teachers_x if name not in teachers]:
         raise DataError(f"a batch has an input for {unknown[0]!r}, but the teachers are {', '.join(teachers)}")
-    inputs = {name: _input(theirs.get(name, own)) for name in teachers}
-    return _checked(LoadedBatch({student: _input(own), **inputs}, labels_of(labels, target)), names)
+    inputs = {name: _input(teachers_x.get(name, x)) for name in teachers}
+    return LoadedBatch({student: _input(x), **inputs}, labels)
 
 
-def _of_mapping(batch: Mapping[str, Any], names: Sequence[str], target: TargetKind) -> LoadedBatch:
+def _from_mapping(batch: Mapping[str, Any], names: Sequence[str], target: TargetKind) -> LoadedBatch:
     known = {*names, *INPUTS, *LABELS, *INDEX, *WEIGHTS}
     if unknown := [str(key) for key in batch if key not in known]:
         raise DataError(f"a batch has the key {unknown[0]!r}; known are {', '.join(sorted(known))}; see unpack=")
@@ -118,12 +121,10 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
         numbers = numbers[:, None]
     if numbers.ndim != 2:
         raise DataError(f"the {target} of a batch must be (samples, {target}), not of the shape {tuple(numbers.shape)}")
-    lacking = numbers.isnan()
-    told = numbers[~lacking]
-    if target == "labels" and bool(((told != 0) & (told != 1)).any()):
-        wrong = told[(told != 0) & (told != 1)][0]
-        raise DataError(f"a label must be 0 or 1, or NaN where it is not known, not {float(wrong):g}")
-    if bool(told.isinf().any()):
+    wrong = numbers[~numbers.isnan() & (numbers != 0) & (numbers != 1)]
+    if target == "labels" and len(wrong):
+        raise DataError(f"a label must be 0 or 1, or NaN where it is not known, not {float(wrong[0]):g}")
+    if bool(numbers.isinf().any()):
         raise DataError("values must be finite numbers, or NaN where they are not known")
     return numbers
 
@@ -135,9 +136,8 @@ def _integers(value: Any, what: str, hint: str = "") -> Tensor | None:
     numbers = torch.as_tensor(value)
     if numbers.ndim != 1:
         raise DataError(f"{what} must be one whole number for each sample, not of the shape {tuple(numbers.shape)}{hint}")
-    if numbers.is_floating_point() and bool((numbers != numbers.round()).any()):  # NaN, too
-        wrong = numbers[numbers != numbers.round()][0]
-        raise DataError(f"{what} must be one whole number for each sample, not {float(wrong):g}{hint}")
+    if numbers.is_floating_point() and len(wrong := numbers[numbers != numbers.round()]):  # NaN, too
+        raise DataError(f"{what} must be one whole number for each sample, not {float(wrong[0]):g}{hint}")
     return numbers.long()
 
 
@@ -150,7 +150,7 @@ def _weights(value: Any) -> Tensor | None:
     return weights
 
 
-def _checked(batch: LoadedBatch, names: Sequence[str]) -> LoadedBatch:
+def _check(batch: LoadedBatch, names: Sequence[str]) -> None:
     sizes = {}
     for name in names:
         for part in batch.signals[name] if isinstance(batch.signals[name], tuple) else (batch.signals[name],):
@@ -166,7 +166,6 @@ def _checked(batch: LoadedBatch, names: Sequence[str]) -> LoadedBatch:
         raise DataError(f"the parts of a batch differ in length: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
     if not len(batch):
         raise DataError("a batch is empty")
-    return batch
 
 
 class Batches(Dataset):
@@ -253,17 +252,16 @@ class LoaderTable(Table):
         """Select samples of the current batch; every participant has an input for each."""
         current = self.current
 
-        def chosen(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(chosen, value))
-            return value if rows is self._rows else value[rows]
+        def select(value: Any) -> Any:
+            if value is None or rows is self._rows:
+                return value
+            return tuple(map(select, value)) if isinstance(value, tuple) else value[rows]
 
-        signals = {name: chosen(current.signals[name]) for name in participants}
-        labels = chosen(current.labels) if labelled and current.labels is not None else None
-        weights = None if current.weights is None else chosen(current.weights)
+        signals = {name: select(current.signals[name]) for name in participants}
+        labels, weights = select(current.labels if labelled else None), select(current.weights)
         if current.index is None:
             return AnonymousBatch(len(rows), signals, labels, weights)
-        return Batch(chosen(current.index), signals, labels, weights=weights)
+        return Batch(select(current.index), signals, labels, weights=weights)
 
 
 class LoaderAssembly(Assembly):
@@ -356,8 +354,8 @@ class LoaderEngine(Engine):
     def _refuse_partial(context: StageContext, batch: LoadedBatch) -> None:
         """Refuse partly known labels if a term needs all labels of a sample."""
         for term in context.step.terms:
-            needy = term.loss.needs.labelled and not term.loss.partial_labels
-            if needy and batch.labels is not None and partly_known(batch.labels):
+            needs_all = term.loss.needs.labelled and not term.loss.partial_labels
+            if needs_all and batch.labels is not None and partly_known(batch.labels):
                 what = context.step.table.target.kind
                 raise DataError(f"the loss {term.spec.id!r} needs all {what} of a sample, but some are not known (NaN)")
 
@@ -365,18 +363,18 @@ class LoaderEngine(Engine):
         """Scores of each learner on the labelled samples of the validation loader."""
         if self.validation is None:
             return {}
-        found: dict[str, list[np.ndarray]] = {name: [] for name in stage.learners}
-        told = []
+        predictions: dict[str, list[np.ndarray]] = {name: [] for name in stage.learners}
+        labels: list[np.ndarray] = []
         for loaded in self.validation:
             batch = self.unpack(loaded)
             if batch.labels is None:
                 raise DataError("the batches of the validation loader have no labels")
-            rows, size, labels = self.table.set_batch(batch), len(batch), batch.labels.cpu().numpy()
-            there = known(labels)
-            for name, each in predict(self.distiller, stage.learners, rows, self.table, size, self.fabric).items():
-                found[name].append(each[there])
-            told.append(labels[there])
-        if not sum(map(len, told)):
+            rows, batch_labels = self.table.set_batch(batch), batch.labels.cpu().numpy()
+            labelled = known(batch_labels)
+            for name, each in predict(self.distiller, stage.learners, rows, self.table, len(batch), self.fabric).items():
+                predictions[name].append(each[labelled])
+            labels.append(batch_labels[labelled])
+        if not sum(map(len, labels)):
             raise DataError("the validation loader gave no labelled samples")
-        labels, target = np.concatenate(told), self.table.target
-        return {name: Scores.of(np.concatenate(each), labels, target) for name, each in found.items()}
+        every, target = np.concatenate(labels), self.table.target
+        return {name: Scores.of(np.concatenate(each), every, target) for name, each in predictions.items()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdcore.contracts.batch import LossContext, MixedBatch
+from kdcore.contracts.batch import LossContext
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.target import known
 from kdcore.errors import TrainingError
@@ -59,18 +58,19 @@ class Mix:
         return torch.where(taken, other, x)
 
 
-def label_parts(mix: Mix | None, needs: Needs, context: LossContext) -> Iterator[tuple[float, LossContext]]:
-    """Yield (share, context) for each of the two label sets of a mixed batch; (1, context) for any other batch."""
-    labels = context.batch.labels
-    if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not needs.labels:
-        yield 1.0, context
-        return
-    weights = context.batch.weights
-    for share, whose in ((mix.share, slice(None)), (1 - mix.share, mix.partner)):
-        own, weigh = labels[whose], None if weights is None else weights[whose]
-        part = replace(context, batch=context.batch.with_labels(own).with_weights(weigh))
-        labelled = known(own).nonzero().flatten()
-        yield share, part if len(labelled) == len(own) or not needs.labelled else part.select(labelled)
+def label_parts(mix: Mix | None, needs: Needs, context: LossContext) -> list[tuple[float, LossContext]]:
+    """(share, context) for each of the two label sets of a mixed batch; (1, context) for a batch or loss without them."""
+    labels, weights = context.batch.labels, context.batch.weights
+    if mix is None or labels is None or not needs.labels:
+        return [(1.0, context)]
+    parts = []
+    for share, index in ((mix.share, slice(None)), (1 - mix.share, mix.partner)):
+        batch = context.batch.with_labels(labels[index]).with_weights(None if weights is None else weights[index])
+        part, labelled = replace(context, batch=batch), known(labels[index])
+        if needs.labelled and not bool(labelled.all()):
+            part = part.select(labelled.nonzero().flatten())
+        parts.append((share, part))
+    return parts
 
 
 def is_mixed(spec: MixSpec | None, stage: StagePlan, distiller: Distiller) -> bool:

@@ -31,9 +31,9 @@ def set_up(loss: DistillationLoss, example: Example) -> None:
     except KeyError as error:
         raise ValueError(explained(error)) from error
     registered = {*loss._parameters, *loss._buffers, *loss._modules}
-    taken = [name for name in _METHODS if name in registered or not isroutine(getattr(loss, name))]
-    if taken:
-        raise ValueError(f"it has an attribute {taken[0]!r}, which is the name of a method of losses; rename it")
+    shadowed = [name for name in _METHODS if name in registered or not isroutine(getattr(loss, name))]
+    if shadowed:
+        raise ValueError(f"it has an attribute {shadowed[0]!r}, which is the name of a method of losses; rename it")
 
 
 def not_a_scalar(value: object, like: Tensor | None = None) -> str:
@@ -63,13 +63,13 @@ def unsaved_values(module: nn.Module) -> dict[str, list[object]]:
     persistent.
     """
     saved = {id(each) for each in module.state_dict(keep_vars=True).values()}
-    found = {}
+    values = {}
     for path, each in module.named_modules():
         plain = {name: value for name, value in vars(each).items() if name not in _OWN}
         for name, value in (plain | each._buffers).items():
             if id(value) not in saved:
-                found[f"{path}.{name}" if path else name] = list(_leaves(value, saved, set()))
-    return found
+                values[f"{path}.{name}" if path else name] = list(_leaves(value, saved, set()))
+    return values
 
 
 def _leaves(value: object, saved: set[int], entered: set[int]) -> Iterator[object]:
@@ -101,8 +101,8 @@ def _leaves(value: object, saved: set[int], entered: set[int]) -> Iterator[objec
 def never_trained(module: nn.Module) -> list[str]:
     """Names of the `unregistered` tensors and modules that require gradients, and so were meant to be trained."""
     known = {id(parameter) for parameter in module.parameters()}
-    found = [name for name, held in _unregistered(module) if any(id(each) not in known for each in _learning(held))]
-    return list(dict.fromkeys(found))
+    names = [name for name, held in _unregistered(module) if any(id(each) not in known for each in _trainable(held))]
+    return list(dict.fromkeys(names))
 
 
 def _unregistered(module: nn.Module) -> Iterator[tuple[str, Tensor | nn.Module]]:
@@ -126,6 +126,6 @@ def _held(value: object, entered: set[int]) -> Iterator[Tensor | nn.Module]:
             yield from _held(each, entered)
 
 
-def _learning(held: Tensor | nn.Module) -> list[Tensor]:
+def _trainable(held: Tensor | nn.Module) -> list[Tensor]:
     tensors = [held] if isinstance(held, Tensor) else list(held.parameters())
     return [each for each in tensors if each.requires_grad and each.is_leaf]

@@ -34,12 +34,13 @@ def find_origins(plan: Plan, distiller: Distiller) -> list[str]:
 
 def _difference(distiller: Distiller, name: str, source: str) -> str:
     """First difference between two encoders in names and shapes of weights, or in classes; empty if there is none."""
-    mine, theirs = (distiller.participant(each).encoder.state_dict() for each in (name, source))
-    for key in dict.fromkeys((*theirs, *mine)):
-        shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
-        if shapes[0] != shapes[1]:
-            there = [f"has the shape {shape}" if shape is not None else "does not exist" for shape in shapes]
-            return f"{key!r} of {name!r} {there[0]}, and that of {source!r} {there[1]}"
+    weights, origin = (distiller.participant(each).encoder.state_dict() for each in (name, source))
+    for key in dict.fromkeys((*origin, *weights)):
+        first, second = (
+            f"has the shape {tuple(state[key].shape)}" if key in state else "does not exist" for state in (weights, origin)
+        )
+        if first != second:
+            return f"{key!r} of {name!r} {first}, and that of {source!r} {second}"
     if distiller.participant(source).known_classes is not None:
         return f"the network of {source!r} does not know all classes of the run"
     return ""

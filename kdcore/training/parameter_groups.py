@@ -84,11 +84,11 @@ def grouped(modules: Sequence[nn.Module], trainable: Sequence[nn.Parameter], tra
         return Groups(list(trainable), [1.0], [])
     group_of = dict(_assigned(modules, training.parameter_groups))
     spared = set() if training.decay_norms_and_biases else {id(each) for each in _undecayed(modules)}
-    found: dict[tuple[int | None, bool], list[nn.Parameter]] = {}
+    parts: dict[tuple[int | None, bool], list[nn.Parameter]] = {}
     for each in trainable:
-        found.setdefault((group_of.get(id(each)), id(each) in spared), []).append(each)
+        parts.setdefault((group_of.get(id(each)), id(each) in spared), []).append(each)
     base, optimized, factors = training.optimizer.get("lr", 1e-3), [], []
-    for (index, undecayed), parameters in found.items():
+    for (index, undecayed), parameters in parts.items():
         group = training.parameter_groups[index] if index is not None else None
         factors.append(group.lr_factor if group else 1.0)
         entry: dict[str, Any] = {"params": parameters, "lr": base * factors[-1]}

@@ -16,7 +16,7 @@ from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.progress import Ramp
 from kdcore.contracts.training import MovingAverage
-from kdcore.training.module_checks import set_up
+from kdcore.training.module_checks import set_up as set_up_loss
 from kdcore.training.teacher_cache import CachedOutputs
 
 
@@ -56,13 +56,6 @@ class Average:
 
     follows: str
     rule: MovingAverage
-
-
-SetUp = Callable[[TermSpec, DistillationLoss, Example], None]
-
-
-def _set_up(spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
-    set_up(loss, example)
 
 
 @dataclass
@@ -147,7 +140,11 @@ class Distiller(nn.Module):
         return torch.tensor(sorted(set.intersection(*(set(each.tolist()) for each in known))), device=known[0].device)
 
     def add_terms(
-        self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
+        self,
+        learner: str,
+        specs: Sequence[TermSpec],
+        example: Callable[[TermSpec], Example],
+        set_up: Callable[[TermSpec, DistillationLoss, Example], None] = lambda spec, loss, example: set_up_loss(loss, example),
     ) -> None:
         """Construct and set up the losses of a learner.
 
@@ -155,11 +152,11 @@ class Distiller(nn.Module):
             learner: Name of the learner.
             specs: Its terms.
             example: Returns the example outputs from which a term's loss sizes its parameters.
-            how: Sets up one loss.
+            set_up: Sets up one loss.
         """
         losses = {spec.id: spec.build() for spec in specs}
         for spec in specs:
-            how(spec, losses[spec.id], example(spec))
+            set_up(spec, losses[spec.id], example(spec))
         self.terms[learner] = nn.ModuleDict(losses)
         self.specs[learner] = {spec.id: spec for spec in specs}
 
@@ -174,8 +171,8 @@ class Distiller(nn.Module):
 
     def ablation(self, learner: str) -> str | None:
         """The outputs for all-zero inputs that the learner's losses read, as for `forward`."""
-        wanted = {loss.needs.ablated for loss in self.losses(learner).values()} - {None}
-        return "mixed" if "mixed" in wanted else "single" if wanted else None
+        kinds = {loss.needs.ablated for loss in self.losses(learner).values()}
+        return "mixed" if "mixed" in kinds else "single" if "single" in kinds else None
 
     def modules_of(self, learner: str) -> list[nn.Module]:
         """The modules whose parameters a learner trains: its network and its losses; for ``fusion``, the fusion."""
@@ -201,8 +198,14 @@ class Distiller(nn.Module):
         if not self.fused:
             return {name: self.forward(name, batch) for name in names}
         fused = [name for name in names if name in self.fused]
-        found = self.fusion({name: self.teachers[name] for name in fused}, batch) if fused else {}
-        return {name: found[name] if name in found else self.forward(name, batch) for name in names}
+        outputs = self.fusion({name: self.teachers[name] for name in fused}, batch) if fused else {}
+        return {name: outputs[name] if name in outputs else self.forward(name, batch) for name in names}
+
+    def input(self, name: str, batch: Batch) -> Tensor | tuple[Tensor, ...]:
+        """The input of a participant's network, without augmentation."""
+        member = self.participant(name)
+        with evaluating(member.batch_transforms):
+            return member.input(batch.signals[name])
 
     def forward(self, name: str, batch: Batch, ablated: str | None = None) -> Outputs:
         """Run one participant.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, b
     """
     _refuse_unregistered(distiller)
     _refuse_late(distiller, [name for name, parameter in distiller.named_parameters() if is_lazy(parameter)])
-    found = Preflight()
+    result = Preflight()
     seen: set[tuple[str, ...]] = set()
     before = {name: tensor.clone() for name, tensor in distiller.state_dict().items()}
     with torch.random.fork_rng():  # a run with checks must draw the same random numbers as one without
@@ -117,18 +118,18 @@ def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, b
         for stage in stages:
             if stage.learners not in seen:
                 seen.add(stage.learners)
-                _check_stage(distiller, stage, table, batch_size, withheld, found)
-        _note_shapes(distiller, table, found)
-        found.answerless = tuple(_answerless(distiller, table, found.terms))
+                _check_stage(distiller, stage, table, batch_size, withheld, result)
+        _note_shapes(distiller, table, result)
+        result.answerless = tuple(_answerless(distiller, table, result.terms))
     _refuse_late(distiller, [name for name in distiller.state_dict() if name not in before])
     _refuse_unregistered(distiller)
     _refuse_resized(distiller, before)
     distiller.load_state_dict(before)  # the passes in training mode have updated running statistics
-    return found
+    return result
 
 
 def _check_stage(
-    distiller: Distiller, stage: StagePlan, table: Table, batch_size: int, withheld: bool, found: Preflight
+    distiller: Distiller, stage: StagePlan, table: Table, batch_size: int, withheld: bool, result: Preflight
 ) -> None:
     labelled = not (withheld and any(name in distiller.students for name in stage.learners))
     distiller.eval()
@@ -141,7 +142,7 @@ def _check_stage(
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
     rows = table.training_rows(stage.split, stage.learners)
     poor = (~known(table.train_labels[rows])).long()
-    for mask in step.present.values():
+    for mask in step.networks.present.values():
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
     checks: dict[int, TermCheck] = {}
@@ -161,7 +162,7 @@ def _check_stage(
         if check.samples == 0 and unknown:
             continue
         _refuse_useless(distiller, check, [other for other in checks.values() if other.learner == check.learner])
-    found.terms += checks.values()
+    result.terms += checks.values()
 
 
 def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: StepTerm, context: LossContext) -> TermCheck:
@@ -210,20 +211,20 @@ def _unsaved(term: StepTerm, step: StageStep, context: LossContext) -> tuple[str
     before = unsaved_values(term.loss)
     step.value(term, context)  # with gradients, which a loss may use, for example to find an adversarial input
     after = unsaved_values(term.loss)
-    return tuple(name for name, values in after.items() if not _same(values, before.get(name, [])))
+    return tuple(name for name, values in after.items() if not _all_equal(values, before.get(name, [])))
 
 
-def _same(some: Sequence[object], others: Sequence[object]) -> bool:
-    return len(some) == len(others) and all(map(_equal, some, others))
+def _all_equal(values: Sequence[object], others: Sequence[object]) -> bool:
+    return len(values) == len(others) and all(map(_equal, values, others))
 
 
-def _equal(one: object, other: object) -> bool:
+def _equal(value: Any, other: Any) -> bool:
     """True for equal values, NaN included."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool(((one == other) | (one != one)).all())
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return one.shape == other.shape and bool(((one == other) | (one != one)).all())
-    return type(one) is type(other) and bool(one == other or one != one)
+    if type(value) is not type(other):
+        return False
+    if isinstance(value, Tensor | np.ndarray):
+        return value.shape == other.shape and bool(((value == other) | (value != value)).all())
+    return bool(value == other or value != value)
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
@@ -330,11 +331,9 @@ def _read_by_logits(distiller: Distiller, table: Table, name: str) -> set[str]:
 
 
 def _refuse_teacher_gradients(value: Tensor, distiller: Distiller, learner: str, term: str) -> None:
-    others = [name for name in distiller.networks if name != learner]
-    for name in others:
-        if learner in distiller.fused and name in distiller.fused:  # the fusion may send gradients from one to the other
-            continue
-        if _norm(_gradients(value, _trainable(distiller, name))) > 0:
+    for name in distiller.networks:
+        together = learner in distiller.fused and name in distiller.fused  # the fusion may send gradients to either
+        if name != learner and not together and _norm(_gradients(value, _trainable(distiller, name))) > 0:
             raise TrainingError(
                 f"{distiller.describe_term(learner, term)} sends a gradient to {name}, which must not learn from it"
             )
@@ -365,14 +364,15 @@ def _owner(distiller: Distiller, path: str) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
+def _note_shapes(distiller: Distiller, table: Table, result: Preflight) -> None:
     distiller.eval()
     for name in distiller.networks:
         member = distiller.participant(name)
         signal = table.batch(table.training_rows("train", [name])[:2], [name]).signals[name]
         x = member.input(signal)
-        found.inputs |= {name: tuple(x.shape[1:])} if isinstance(x, Tensor) else {}  # a loader's may be a tuple
-        found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
+        if isinstance(x, Tensor):  # a loader's may be a tuple
+            result.inputs[name] = tuple(x.shape[1:])
+        result.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
         parameters = list(member.encoder.parameters())
-        found.parameters[name] = sum(each.numel() for each in parameters)
-        found.trained[name] = sum(each.numel() for each in parameters if each.requires_grad)
+        result.parameters[name] = sum(each.numel() for each in parameters)
+        result.trained[name] = sum(each.numel() for each in parameters if each.requires_grad)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -25,7 +25,10 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch on every device."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        torch.manual_seed(seed)
+    else:  # `torch.manual_seed` formats stack traces for devices that are not there, which takes as long as a training step
+        torch.default_generator.manual_seed(seed)
 
 
 def make_deterministic(compiler: bool = False) -> None:
@@ -85,69 +88,76 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 class RandomStream:
-    """Context with its own PyTorch random state: draws within it do not advance the global generators.
+    """Context with random numbers of its own: draws within it do not advance PyTorch's global generators.
 
     Args:
         name: Purpose of the draws. Streams with other names draw other numbers.
+        device: Device of the draws, besides the CPU.
         seed: Seed of the stream, from which that of its first draw is derived; None for `torch.initial_seed` then.
 
     Attributes:
-        state: State after the last draw; None to seed the stream when it is entered.
+        state: States of the generators after the last draw; None to seed them before the next one.
     """
 
-    def __init__(self, name: str = "stream", seed: int | None = None) -> None:
+    def __init__(self, name: str, device: torch.device, seed: int | None = None) -> None:
         self.name, self.seed = name, seed
         self.state: list[Tensor] | None = None
+        self._generators = GlobalGenerators(device)
         self._outside: list[Tensor] = []
 
     def __enter__(self) -> None:
-        self._outside = _torch_state()
+        self._outside = self._generators.state()
         self.resume()
 
     def __exit__(self, *_: object) -> None:
         self.pause()
-        _set_torch_state(self._outside)
+        self._generators.set_state(self._outside)
 
     def resume(self) -> None:
-        """Give the global generators the state of this stream; see `preserved_torch_state`."""
+        """Continue the stream in the global generators, whose state the caller preserves."""
         if self.state is None:
-            torch.manual_seed(derive(torch.initial_seed() if self.seed is None else self.seed, self.name))
+            self._generators.seed(derive(torch.initial_seed() if self.seed is None else self.seed, self.name))
         else:
-            _set_torch_state(self.state)
+            self._generators.set_state(self.state)
 
     def pause(self) -> None:
         """Keep the state after the last draw."""
-        self.state = _torch_state()
+        self.state = self._generators.state()
 
 
-def restart(streams: Iterable[RandomStream], states: Mapping[str, list[Tensor] | None], seed: int | None = None) -> None:
-    """Restart `streams`, or continue those that have a state in `states`, by name.
+class GlobalGenerators:
+    """PyTorch's global generators for draws on the CPU and on a device.
 
     Args:
-        streams: Streams.
-        states: Name → state.
-        seed: New seed of the streams; None to keep theirs.
+        device: The device.
     """
-    for stream in streams:
-        stream.state = states.get(stream.name)
-        stream.seed = stream.seed if seed is None else seed
 
+    def __init__(self, device: torch.device):
+        self._generators = [torch.default_generator]
+        if device.type == "cuda":
+            torch.cuda.init()
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self._generators.append(torch.cuda.default_generators[index])
 
-@contextmanager
-def preserved_torch_state() -> Iterator[None]:
-    """Context that restores PyTorch's global random states, for several streams in turn."""
-    outside = _torch_state()
-    try:
-        yield
-    finally:
-        _set_torch_state(outside)
+    def seed(self, seed: int) -> None:
+        """Seed the generators."""
+        for generator in self._generators:
+            generator.manual_seed(seed)
 
+    def state(self) -> list[Tensor]:
+        """Copies of their states."""
+        return [generator.get_state() for generator in self._generators]
 
-def _torch_state() -> list[Tensor]:
-    return [torch.default_generator.get_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+    def set_state(self, states: Iterable[Tensor]) -> None:
+        """Set the states that `state` returned."""
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
 
-
-def _set_torch_state(state: list[Tensor]) -> None:
-    torch.default_generator.set_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])
+    @contextmanager
+    def preserved(self) -> Iterator[None]:
+        """Context that restores the states, for several streams in turn."""
+        states = self.state()
+        try:
+            yield
+        finally:
+            self.set_state(states)

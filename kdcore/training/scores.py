@@ -25,12 +25,12 @@ def average_precisions(probabilities: Numbers, labels: NDArray, counts: Numbers 
         (R, L), NaN where no sample that counts has the label; (L,) without `counts`.
     """
     weights = np.ones((1, len(labels))) if counts is None else counts
-    found = np.full((len(weights), labels.shape[1]), np.nan)
+    precisions = np.full((len(weights), labels.shape[1]), np.nan)
     for label in range(labels.shape[1]):
-        told = np.flatnonzero((labels[:, label] == 0) | (labels[:, label] == 1))
-        if not len(told):
+        known = np.flatnonzero((labels[:, label] == 0) | (labels[:, label] == 1))
+        if not len(known):
             continue
-        order = told[np.argsort(-probabilities[told, label], kind="stable")]
+        order = known[np.argsort(-probabilities[known, label], kind="stable")]
         score, true, weigh = probabilities[order, label], labels[order, label], weights[:, order]
         ends = np.flatnonzero(np.append(np.diff(score) != 0, True))  # equal probabilities share a threshold
         right, taken = np.cumsum(weigh * true, axis=1)[:, ends], np.cumsum(weigh, axis=1)[:, ends]
@@ -38,8 +38,8 @@ def average_precisions(probabilities: Numbers, labels: NDArray, counts: Numbers 
         gained = np.diff(right, axis=1, prepend=0.0)
         positive = right[:, -1]
         total = (gained * precision).sum(axis=1)
-        found[:, label] = np.divide(total, positive, out=np.full(len(weights), np.nan), where=positive > 0)
-    return found[0] if counts is None else found
+        precisions[:, label] = np.divide(total, positive, out=np.full(len(weights), np.nan), where=positive > 0)
+    return precisions[0] if counts is None else precisions
 
 
 def mean_average_precision(probabilities: Numbers, labels: NDArray) -> float:
@@ -58,10 +58,10 @@ def mean_errors(errors: Numbers, counts: Numbers | None = None) -> Numbers:
         (R, V), NaN where no value that counts is known; (V,) without `counts`.
     """
     weights = np.ones((1, len(errors))) if counts is None else counts
-    told = ~np.isnan(errors)
-    number, total = weights @ told, weights @ np.where(told, errors, 0.0)
-    found = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
-    return found[0] if counts is None else found
+    known = ~np.isnan(errors)
+    number, total = weights @ known, weights @ np.where(known, errors, 0.0)
+    means = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+    return means[0] if counts is None else means
 
 
 def r_squared(predictions: Numbers, values: Numbers, counts: Numbers | None = None) -> Numbers:
@@ -78,20 +78,20 @@ def r_squared(predictions: Numbers, values: Numbers, counts: Numbers | None = No
         (R, V), NaN where all true values that count are equal; (V,) without `counts`.
     """
     weights = np.ones((1, len(values))) if counts is None else counts
-    told = ~np.isnan(values)
-    total = np.maximum(weights @ told, 1.0)
-    shifted = np.where(told, values - mean_known(values.T), 0.0)  # does not change differences, keeps digits
+    known = ~np.isnan(values)
+    total = np.maximum(weights @ known, 1.0)
+    shifted = np.where(known, values - mean_known(values.T), 0.0)  # does not change differences, keeps digits
     mean = weights @ shifted / total
     spread = weights @ shifted**2 - total * mean**2
-    errors = weights @ np.where(told, predictions - values, 0.0) ** 2
+    errors = weights @ np.where(known, predictions - values, 0.0) ** 2
     fit = spread > 1e-12 * np.maximum(weights @ shifted**2, np.finfo(np.float64).tiny)
-    found = 1 - np.divide(errors, spread, out=np.full_like(errors, np.nan), where=fit)
-    return found[0] if counts is None else found
+    scores = 1 - np.divide(errors, spread, out=np.full_like(errors, np.nan), where=fit)
+    return scores[0] if counts is None else scores
 
 
 def mean_known(values: Numbers) -> Numbers:
     """Mean over the last axis without NaN, as `numpy.nanmean`, but without a warning where all are NaN."""
-    there = ~np.isnan(values)
-    count = there.sum(axis=-1)
-    total = np.where(there, values, 0.0).sum(axis=-1)
+    known = ~np.isnan(values)
+    count = known.sum(axis=-1)
+    total = np.where(known, values, 0.0).sum(axis=-1)
     return np.divide(total, count, out=np.full(np.shape(count), np.nan), where=count > 0)

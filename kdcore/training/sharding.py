@@ -159,9 +159,9 @@ def shard(distiller: Distiller, least: int = LEAST) -> Distiller:
 
 
 def _emptied(kept: list[Any]) -> list[Any]:
-    found = list(kept)
+    values = list(kept)
     kept.clear()
-    return found
+    return values
 
 
 def large_blocks(encoder: nn.Module, tapped: Sequence[str], least: int) -> Iterator[nn.Module]:

@@ -24,8 +24,8 @@ def side_effects_refused(description: str, context: LossContext) -> Iterator[Non
     Raises:
         TrainingError: If the loss changes either; the settings are restored.
     """
-    before, given = _settings(), _tensors(context)
-    copies = [tensor.detach().clone() for tensor in given.values()]
+    before, inputs = _settings(), _tensors(context)
+    copies = [tensor.detach().clone() for tensor in inputs.values()]
     try:
         yield
     finally:
@@ -38,7 +38,7 @@ def side_effects_refused(description: str, context: LossContext) -> Iterator[Non
             f"{description} changes {' and '.join(changed)}, which affects all other code; do not change torch's global "
             "settings, and draw random numbers from a torch.Generator of your own if they must be seeded"
         )
-    for (name, tensor), copy in zip(given.items(), copies, strict=True):
+    for (name, tensor), copy in zip(inputs.items(), copies, strict=True):
         if not torch.equal(tensor.detach(), copy) and bool(torch.isfinite(copy).all()):
             raise TrainingError(
                 f"{description} changes the {name} that it is given in place, and other terms read them too; clone them"
@@ -56,10 +56,11 @@ def _settings() -> dict[str, object]:
 def _tensors(context: LossContext) -> dict[str, Tensor]:
     """Description → input tensor of a loss."""
     outputs: dict[str, Outputs] = {"the student": context.student, **context.teachers, **context.peers}
-    found = {f"logits of {name}": each.logits for name, each in outputs.items()}
-    found |= {f"features {tap!r} of {name}": x for name, each in outputs.items() for tap, x in each.features.items()}
+    tensors = {} if context.batch.labels is None else {"labels": context.batch.labels}
     for name, each in outputs.items():
+        tensors[f"logits of {name}"] = each.logits
+        tensors |= {f"features {tap!r} of {name}": x for tap, x in each.features.items()}
         if each.classifier is not None:
-            found |= {f"weights of the classifier of {name}": each.classifier.weight}
-            found |= {f"bias of the classifier of {name}": each.classifier.bias}
-    return found | ({"labels": context.batch.labels} if context.batch.labels is not None else {})
+            tensors[f"weights of the classifier of {name}"] = each.classifier.weight
+            tensors[f"bias of the classifier of {name}"] = each.classifier.bias
+    return tensors

@@ -39,6 +39,7 @@ class StageContext:
         accumulated: Number of batches accumulated for the next optimizer step.
         done: Finished epochs of this stage.
         ended: Reason why the stage ends early; empty if it does not.
+        ended_by_callback: Whether a callback gave that reason.
         earlier: Stacked values of earlier steps, as in `values`; None if there are none.
         recorded: Scalar tensors of the later steps, `terms + 1` per step.
     """
@@ -57,6 +58,7 @@ class StageContext:
     accumulated: int = 0
     done: int = 0
     ended: str = ""
+    ended_by_callback: bool = False
     earlier: Tensor | None = None
     recorded: list[Tensor] = field(default_factory=list)
 
@@ -80,10 +82,10 @@ class StageContext:
     def values(self) -> Tensor:
         """(steps so far, terms + 1) float32: the value of each term at each step of this epoch, then their weighted sum."""
         device, width = self.rows.device, len(self.step.names) + 1
-        found = torch.zeros(0, width, device=device) if self.earlier is None else self.earlier
+        values = torch.zeros(0, width, device=device) if self.earlier is None else self.earlier
         if self.recorded:
-            found = torch.cat([found, torch.stack(self.recorded).to(device, torch.float32).view(-1, width)])
-        return found
+            values = torch.cat([values, torch.stack(self.recorded).to(device, torch.float32).view(-1, width)])
+        return values
 
     @cached_property
     def steps(self) -> int:
@@ -101,17 +103,17 @@ class StageContext:
 
     def training(self, learner: str) -> Training:
         """Training options of a learner; the fusion has those of its teachers."""
-        return self.stage.training[self.step.fused[0] if learner == FUSION else learner]
-
-    @property
-    def total_name(self) -> str:
-        """Metric name of the weighted sum of all terms."""
-        return f"train/{' and '.join(self.stage.learners)}/total"
+        return self.stage.training[self.step.networks.fused[0] if learner == FUSION else learner]
 
     @property
     def names(self) -> list[str]:
         """Metric names of the columns of `values`."""
-        return [*(f"train/{name}" for name in self.step.names), self.total_name]
+        return [*(f"train/{name}" for name in self.step.names), f"train/{' and '.join(self.stage.learners)}/total"]
+
+    @property
+    def by_name(self) -> dict[str, Learner]:
+        """Name → learner."""
+        return {learner.name: learner for learner in self.learners}
 
     @property
     def first(self) -> Learner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
@@ -177,12 +178,12 @@ def load_outputs(path: Path) -> StoredOutputs:
         raise DataError(f"{path}: no such file")
     reader = {".npz": _from_npz, ".safetensors": _from_safetensors, ".parquet": _from_parquet}[path.suffix]
     try:
-        found = reader(path)
+        outputs = reader(path)
     except DataError:
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, EOFError) as error:
         raise DataError(f"{path}: not a readable file of stored outputs: {error}") from error
-    return _checked(path, found)
+    return _checked(path, outputs)
 
 
 def _from_npz(path: Path) -> StoredOutputs:
@@ -205,9 +206,10 @@ def _from_parquet(path: Path) -> StoredOutputs:
         table = pq.read_table(path)
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
-    wanted = [name for name in ("subject", "action", "trial", "logits") if name not in table.column_names]
-    if wanted:
-        raise DataError(f"{path}: the column {wanted[0]!r} is missing{_meant(wanted[0], table.column_names)}")
+    missing = [name for name in ("subject", "action", "trial", "logits") if name not in table.column_names]
+    if missing:
+        meant = did_you_mean(missing[0], table.column_names, "it has")
+        raise DataError(f"{path}: the column {missing[0]!r} is missing ({meant})")
     head = {name.decode().removeprefix("kdcore."): text.decode() for name, text in (table.schema.metadata or {}).items()}
     shapes = json.loads(head.get("shapes", "{}"))
     arrays = {}
@@ -218,10 +220,6 @@ def _from_parquet(path: Path) -> StoredOutputs:
     columns = {name: table[name].to_pylist() for name in _KEY if name in table.column_names}
     keys = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return _assembled(head | {"keys": json.dumps(keys, default=str)}, arrays)
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    return f" ({did_you_mean(name, known, 'it has')})"
 
 
 def _assembled(head: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> StoredOutputs:
@@ -251,26 +249,23 @@ def _key(written: Mapping[str, Any]) -> SampleKey:
     return SampleKey(**texts, window=int(written.get("window", 0)))
 
 
-def _checked(path: Path, found: StoredOutputs) -> StoredOutputs:
-    features = {f"features {tap!r}": each for tap, each in found.features.items()}
-    for name, array in {"logits": found.logits, **features}.items():
-        if len(array) != len(found.keys):
-            raise DataError(f"{path}: it has {len(found.keys)} samples and {len(array)} rows of {name}")
+def _checked(path: Path, outputs: StoredOutputs) -> StoredOutputs:
+    features = {f"features {tap!r}": each for tap, each in outputs.features.items()}
+    for name, array in {"logits": outputs.logits, **features}.items():
+        if len(array) != len(outputs.keys):
+            raise DataError(f"{path}: it has {len(outputs.keys)} samples and {len(array)} rows of {name}")
         if not np.issubdtype(array.dtype, np.floating):
             raise DataError(f"{path}: {name} must be floating-point numbers, not {array.dtype}")
         if not np.isfinite(array).all():
             row = int((~np.isfinite(array.reshape(len(array), -1)).all(1)).argmax())
-            raise DataError(f"{path}: {name} of {found.keys[row]} are not finite numbers")
-    if found.logits.ndim != 2:
-        raise DataError(f"{path}: logits must be a row of numbers per sample, not of shape {found.logits.shape}")
-    if found.classes and len(found.classes) != found.logits.shape[1]:
-        raise DataError(f"{path}: it names {len(found.classes)} classes and has {found.logits.shape[1]} logits per sample")
-    seen: set[SampleKey] = set()
-    for key in found.keys:
-        if key in seen:
-            raise DataError(f"{path}: it has outputs of {key} twice")
-        seen.add(key)
-    return found
+            raise DataError(f"{path}: {name} of {outputs.keys[row]} are not finite numbers")
+    if outputs.logits.ndim != 2:
+        raise DataError(f"{path}: logits must be a row of numbers per sample, not of shape {outputs.logits.shape}")
+    if outputs.classes and len(outputs.classes) != outputs.logits.shape[1]:
+        raise DataError(f"{path}: it names {len(outputs.classes)} classes and has {outputs.logits.shape[1]} logits per sample")
+    if repeated := [key for key, count in Counter(outputs.keys).items() if count > 1]:
+        raise DataError(f"{path}: it has outputs of {repeated[0]} twice")
+    return outputs
 
 
 def read_outputs(
@@ -285,7 +280,7 @@ def read_outputs(
 
 def join_outputs(
     path: Path,
-    found: StoredOutputs,
+    outputs: StoredOutputs,
     keys: Sequence[SampleKey],
     classes: Sequence[str],
     target: Target = OF_CLASSES,
@@ -294,7 +289,7 @@ def join_outputs(
 
     Args:
         path: The file, for messages.
-        found: Its content.
+        outputs: Its content.
         keys: Keys of the table's rows.
         classes: Class names of the run. If the file names its classes, its logits are reordered to match.
         target: Target of the run; values are normalised with its mean and standard deviation.
@@ -302,53 +297,53 @@ def join_outputs(
     Raises:
         DataError: If the file is invalid, or has other samples, classes or units than the run.
     """
-    if (found.kind or target.kind) != target.kind:
-        raise DataError(f"{path}: its outputs are of the target {found.kind!r}, and the run's target is {target.kind!r}")
-    if not found.kind and not target.is_classes and found.about:
+    if (outputs.kind or target.kind) != target.kind:
+        raise DataError(f"{path}: its outputs are of the target {outputs.kind!r}, and the run's target is {target.kind!r}")
+    if not outputs.kind and not target.is_classes and outputs.about:
         raise DataError(f"{path}: its outputs are of the target 'classes', and the run's target is {target.kind!r}")
-    logits = found.logits[:, _order(path, found.classes, classes)] if found.classes else found.logits
+    logits = outputs.logits[:, _columns(path, outputs.classes, classes)] if outputs.classes else outputs.logits
     if logits.shape[1] != len(classes):
         raise DataError(f"{path}: it has {logits.shape[1]} logits per sample, but the run has {len(classes)} classes")
     if target.kind == "values":
-        _check_units(path, found, classes, target)
+        _check_units(path, outputs, classes, target)
         logits = target.normalised(logits.astype(np.float64)).astype(np.float32)
-    row_of = {key: row for row, key in enumerate(found.keys)}
+    row_of = {key: row for row, key in enumerate(outputs.keys)}
     position = torch.tensor([row_of.get(key, -1) for key in keys], dtype=torch.long)
     if bool((position < 0).all()):
-        example = f"{found.keys[0]}, but the run has {keys[0]}" if found.keys else "it is empty"
+        example = f"{outputs.keys[0]}, but the run has {keys[0]}" if outputs.keys else "it is empty"
         raise DataError(f"{path}: it has none of the run's samples; it has, for example, {example}")
-    features = {tap: torch.from_numpy(np.ascontiguousarray(each)) for tap, each in found.features.items()}
-    return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, found.folded)
+    features = {tap: torch.from_numpy(np.ascontiguousarray(each)) for tap, each in outputs.features.items()}
+    return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, outputs.folded)
 
 
-def optimistic_splits(path: Path, found: StoredOutputs, held_out: Mapping[str, Sequence[SampleKey]]) -> Iterator[str]:
+def optimistic_splits(path: Path, outputs: StoredOutputs, held_out: Mapping[str, Sequence[SampleKey]]) -> Iterator[str]:
     """A sentence for each held-out split with samples that the networks behind stored outputs were trained on.
 
     Args:
         path: The file.
-        found: Its content.
+        outputs: Its content.
         held_out: Split → keys of its samples.
     """
     for split, keys in held_out.items():
-        if seen := sum(key in found.trained_on for key in keys):
+        if seen := sum(key in outputs.trained_on for key in keys):
             trained = f"the networks behind {path.name} were trained on {seen} of {len(keys)} {split} samples of this run"
             yield f"{trained}, so results on that split are too optimistic"
 
 
-def _check_units(path: Path, found: StoredOutputs, names: Sequence[str], target: Target) -> None:
+def _check_units(path: Path, outputs: StoredOutputs, names: Sequence[str], target: Target) -> None:
     """Refuse values in other units than the run's."""
-    theirs = dict(zip(found.classes, found.units, strict=False))
+    units = dict(zip(outputs.classes, outputs.units, strict=False))
     for name, unit in zip(names, target.units, strict=False):
-        if theirs.get(name, unit) != unit:
-            raise DataError(f"{path}: its {name!r} is in {theirs[name] or 'no unit'}, and the run's in {unit or 'no unit'}")
+        if units.get(name, unit) != unit:
+            raise DataError(f"{path}: its {name!r} is in {units[name] or 'no unit'}, and the run's in {unit or 'no unit'}")
 
 
-def _order(path: Path, theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
+def _columns(path: Path, file_classes: Sequence[str], classes: Sequence[str]) -> list[int]:
     """For each class of the run, its column in the file's logits."""
-    if missing := [name for name in ours if name not in theirs]:
+    if missing := [name for name in classes if name not in file_classes]:
         raise DataError(
-            f"{path}: it has no logits for the class {missing[0]!r} ({len(missing)} of {len(ours)} classes are missing)"
+            f"{path}: it has no logits for the class {missing[0]!r} ({len(missing)} of {len(classes)} classes are missing)"
         )
-    if extra := [name for name in theirs if name not in ours]:
+    if extra := [name for name in file_classes if name not in classes]:
         raise DataError(f"{path}: it has logits for {extra[0]!r}, which is not a class of the run")
-    return [list(theirs).index(name) for name in ours]
+    return [list(file_classes).index(name) for name in classes]

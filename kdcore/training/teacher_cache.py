@@ -48,7 +48,7 @@ class CachedOutputs:
         position = torch.full((count,), -1, dtype=torch.long, device=rows.device)
         position[rows] = torch.arange(len(rows), device=rows.device)
         features = {
-            tap: torch.cat([per_sample(each.features[tap], n) for each, n in zip(outputs, sizes, strict=True)])
+            tap: torch.cat([unfolded(each.features[tap], n) for each, n in zip(outputs, sizes, strict=True)])
             for tap in outputs[0].features
         }
         folded = [tap for tap, value in outputs[0].features.items() if len(value) != sizes[0]]
@@ -60,11 +60,10 @@ class CachedOutputs:
 
     def at(self, rows: Tensor) -> Outputs:
         """Look up the outputs for `rows`, (B,) int64."""
-        where = self.position[rows]
-        features = {
-            tap: value[where].flatten(0, 1) if tap in self.folded else value[where] for tap, value in self.features.items()
-        }
-        return Outputs(self.logits[where], features)
+        index = self.position[rows]
+        features = {tap: value[index] for tap, value in self.features.items()}
+        features |= {tap: features[tap].flatten(0, 1) for tap in self.folded}
+        return Outputs(self.logits[index], features)
 
     def to(self, device: torch.device) -> CachedOutputs:
         """Copy to a device."""
@@ -72,7 +71,7 @@ class CachedOutputs:
         return CachedOutputs(self.position.to(device), self.logits.to(device), features, tuple(self.folded))
 
 
-def per_sample(value: Tensor, count: int) -> Tensor:
+def unfolded(value: Tensor, count: int) -> Tensor:
     """Reshape (B·S, …) to (B, S, …) for `count` samples, if an activation has several rows per sample."""
     return value if len(value) == count else value.unflatten(0, (count, -1))
 
@@ -82,15 +81,14 @@ def cache_teachers(
     distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, limit: int, fabric: Fabric
 ) -> dict[str, CachedOutputs]:
     """Compute the outputs of frozen participants for all `rows`; empty if they would exceed `limit` bytes."""
-    outputs, sizes, taken = [], [], 0
+    outputs, sizes, total = [], [], 0
     for piece in rows.split(batch_size) if names else ():
         with fabric.autocast():
-            found = distiller.run_teachers(names, table.batch(piece, names, labelled=False))
-        tensors = [tensor for each in found.values() for tensor in (each.logits, *each.features.values())]
-        taken += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        outputs.append(found)
+            outputs.append(distiller.run_teachers(names, table.batch(piece, names, labelled=False)))
         sizes.append(len(piece))
-        if taken / sum(sizes) * len(rows) > limit:  # extrapolated, so the first batch usually decides
+        tensors = [tensor for each in outputs[-1].values() for tensor in (each.logits, *each.features.values())]
+        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if total / sum(sizes) * len(rows) > limit:  # extrapolated, so the first batch usually decides
             return {}
     return {name: CachedOutputs.of_batches(rows, [each[name] for each in outputs], sizes, len(table.keys)) for name in names}
 
@@ -142,12 +140,12 @@ def _differ(one: Outputs, other: Outputs, count: int) -> bool:
     """True if the outputs for the first `count` samples differ by more than rounding."""
     size = len(one.logits)
     pairs = [(one.logits, other.logits), *((value, other.features[tap]) for tap, value in one.features.items())]
-    for mine, theirs in pairs:
-        if not mine.is_floating_point() or len(mine) % size or len(theirs) % count:
+    for first, second in pairs:
+        if not first.is_floating_point() or len(first) % size or len(second) % count:
             continue
-        mine, theirs = per_sample(mine, size)[:count].float(), per_sample(theirs, count).float()
-        known = mine.isfinite() & theirs.isfinite()  # logits of classes that the network does not know are infinite
-        scale = mine[known].abs().max() if bool(known.any()) else torch.zeros(())
-        if bool(((mine - theirs)[known].abs() > ROUNDING * scale).any()):
+        first, second = unfolded(first, size)[:count].float(), unfolded(second, count).float()
+        known = first.isfinite() & second.isfinite()  # logits of classes that the network does not know are infinite
+        scale = first[known].abs().max() if bool(known.any()) else torch.zeros(())
+        if bool(((first - second)[known].abs() > ROUNDING * scale).any()):
             return True
     return False

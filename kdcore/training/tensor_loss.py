@@ -177,9 +177,9 @@ class TensorLoss(nn.Module):
         needs, missing = self.needs, []
         if needs.forward_passes:
             raise UsageError(f"the loss {self.name!r} runs networks: use it in kdcore.distil or a recipe")
-        for what, wanted, given in (("teacher", needs.teachers, teachers), ("peers", needs.peers, peers)):
-            if len(given) < wanted:
-                missing.append(f"{what}=" if wanted == 1 else f"{what}={{name: outputs}} of at least {wanted}")
+        for argument, count, outputs in (("teacher", needs.teachers, teachers), ("peers", needs.peers, peers)):
+            if len(outputs) < count:
+                missing.append(f"{argument}=" if count == 1 else f"{argument}={{name: outputs}} of at least {count}")
         missing += ["labels="] if needs.labelled and labels is None else []
         missing += ["class_embeddings="] if needs.class_embeddings and class_embeddings is None else []
         missing += [f"the student's features {tap!r}" for tap in needs.student_taps if tap not in student.features]
@@ -191,26 +191,25 @@ class TensorLoss(nn.Module):
         if needs.ablated and any(each.ablated is None for each in (student, *teachers.values())):
             missing.append("outputs for an all-zero input, kdcore.Outputs(…, ablated=…)")
         if missing:
-            hint = (
-                "; features are given as kdcore.Outputs(logits, {tap: activation})" if "features" in " ".join(missing) else ""
-            )
-            raise UsageError(f"the loss {self.name!r} needs {' and '.join(missing)}{hint}")
+            what = " and ".join(missing)
+            hint = "; features are given as kdcore.Outputs(logits, {tap: activation})" if "features" in what else ""
+            raise UsageError(f"the loss {self.name!r} needs {what}{hint}")
         for what, tensor in {"labels": labels, **{name: each.logits for name, each in {**teachers, **peers}.items()}}.items():
             if tensor is not None and len(tensor) != len(student.logits):
                 raise UsageError(f"{what}: {len(tensor)} samples, but the student has {len(student.logits)}")
 
 
-def _outputs(given: Answers) -> Outputs:
-    outputs = given if isinstance(given, Outputs) else Outputs(given)
+def _outputs(value: Answers) -> Outputs:
+    outputs = value if isinstance(value, Outputs) else Outputs(value)
     if not isinstance(outputs.logits, Tensor) or outputs.logits.ndim != 2:
         shape = tuple(outputs.logits.shape) if isinstance(outputs.logits, Tensor) else type(outputs.logits).__name__
         raise UsageError(f"logits are a tensor (B, classes), not {shape}")
     return outputs
 
 
-def _named(given: Answers | Mapping[str, Answers] | None, name: str = TEACHER) -> dict[str, Outputs]:
-    """Detached outputs by name."""
-    if given is None:
+def _named(values: Answers | Mapping[str, Answers] | None, name: str = TEACHER) -> dict[str, Outputs]:
+    """Detached outputs by name; outputs without a name get `name`."""
+    if values is None:
         return {}
-    several = given if isinstance(given, Mapping) else {name: given}
-    return {each: _outputs(outputs).detach() for each, outputs in several.items()}
+    by_name = values if isinstance(values, Mapping) else {name: values}
+    return {each: _outputs(outputs).detach() for each, outputs in by_name.items()}

@@ -70,7 +70,7 @@ class Updates:
             for learner in context.learners:
                 for parameter in learner.parameters:
                     parameter.grad = None
-        self.phases.mark(BACKWARD if context.step.student_learners else TEACHERS_BACKWARD)
+        self.phases.mark(BACKWARD if context.step.networks.students else TEACHERS_BACKWARD)
         balanced = self._balanced(context)
         self.fabric.backward(total)
         self.shards.average_rest(context.learners)
@@ -98,19 +98,19 @@ class Updates:
 
     def _balanced(self, context: StageContext) -> list[tuple[Tensor, Tensor]]:
         """(parameter, accumulated gradient) of learners with a gradient rule other than the sum."""
-        found: list[tuple[Tensor, Tensor]] = []
-        for learner in context.learners:
-            terms = [each for each in context.step.balanced.get(learner.name, ()) if each.requires_grad]
+        accumulated: list[tuple[Tensor, Tensor]] = []
+        for name, values in context.step.balanced.items():
+            terms = [value for value in values if value.requires_grad]
             if len(terms) < 2:
                 continue
-            seed = derive(context.before + context.epoch, "gradients", learner.name, context.index)
-            parameters = [each for each in learner.parameters if each.requires_grad]
-            training = context.training(learner.name)
+            seed = derive(context.before + context.epoch, "gradients", name, context.index)
+            parameters = [each for each in context.by_name[name].parameters if each.requires_grad]
+            training = context.training(name)
             gradients = combined(training.gradients, terms, parameters, seed, training.largest_share)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    found.append((parameter, gradient if parameter.grad is None else parameter.grad + gradient))
-        return found
+                    accumulated.append((parameter, gradient if parameter.grad is None else parameter.grad + gradient))
+        return accumulated
 
     def _step(self, context: StageContext, learner: Learner) -> bool:
         """Step a learner's optimizer with the mean of the accumulated gradients; returns False if there is no gradient."""

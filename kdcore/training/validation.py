@@ -43,8 +43,8 @@ class Scores:
             target: Kind of the labels.
         """
         metric = target.metric(target.primary)
-        there = ~np.isnan(predictions).any(axis=1)
-        predictions, labels = predictions[there], labels[there]
+        present = ~np.isnan(predictions).any(axis=1)
+        predictions, labels = predictions[present], labels[present]
         if not len(labels):
             return cls(float("nan"), float("nan"), metric.name, metric.higher_is_better)
         value, loss = primary_and_loss(predictions, labels, target)
@@ -69,12 +69,12 @@ def primary_and_loss(predictions: np.ndarray, labels: np.ndarray, target: Target
     if target.is_classes:
         own = predictions[np.arange(len(labels)), labels].astype(np.float64)
         return float((predictions.argmax(1) == labels).mean()), float(-np.log(np.maximum(own, smallest)).mean())
-    given, true = predictions.astype(np.float64), labels.astype(np.float64)
+    predicted, true = predictions.astype(np.float64), labels.astype(np.float64)
     if target.kind == "labels":
-        own = np.where(true == 1, given, 1 - given)[~np.isnan(true)]
-        return mean_average_precision(given, true), float(-np.log(np.maximum(own, smallest)).mean())
-    loss = float(np.nanmean((target.normalised(given) - target.normalised(true)) ** 2))
-    each = mean_errors(np.abs(given - true)) if target.primary == "mae" else r_squared(given, true)
+        own = np.where(true == 1, predicted, 1 - predicted)[~np.isnan(true)]
+        return mean_average_precision(predicted, true), float(-np.log(np.maximum(own, smallest)).mean())
+    loss = float(np.nanmean((target.normalised(predicted) - target.normalised(true)) ** 2))
+    each = mean_errors(np.abs(predicted - true)) if target.primary == "mae" else r_squared(predicted, true)
     return float(mean_known(each)), loss
 
 
@@ -103,7 +103,7 @@ def improved(learner: Learner, training: Training, score: Scores) -> bool:
 
 def early_end(context: StageContext, groups: Sequence[Sequence[str]]) -> str:
     """The reason to stop the stage early; empty unless every learner's patience is exhausted."""
-    learners = {learner.name: learner for learner in context.learners}
+    learners = context.by_name
     for names in groups:
         stopping = context.training(names[0]).early_stopping
         if stopping is None or learners[names[0]].stale < stopping.patience:
@@ -126,10 +126,9 @@ def follow_plateaus(
         scores: Learner → validation scores.
         means: ``learner/term`` → mean loss of the epoch.
     """
-    learners = {learner.name: learner for learner in context.learners}
+    learners, fused = context.by_name, context.step.networks.fused
     for names in groups:
-        owners = [*names, *([FUSION] if FUSION in learners and set(names) <= set(context.step.fused) else [])]
-        for name in owners:
+        for name in [*names, FUSION] if FUSION in learners and set(names) <= set(fused) else names:
             if isinstance(scheduler := learners[name].scheduler, ReduceLROnPlateau):
                 scheduler.step(_monitored(context, name, names, scores, means))
 

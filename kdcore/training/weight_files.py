@@ -57,8 +57,9 @@ class WeightFile:
     def statistics(self) -> dict[str, Tensor]:
         """Fitted preprocessing statistics, by their names in the batch transforms; empty if kdcore did not write the file."""
         prefix = "batch_transforms."
-        ours = bool(self.versions) and all(name.startswith((prefix, "encoder.")) for name in self.tensors)
-        return {name.removeprefix(prefix): each for name, each in self.tensors.items() if ours and name.startswith(prefix)}
+        if not self.versions or not all(name.startswith((prefix, "encoder.")) for name in self.tensors):
+            return {}
+        return {name.removeprefix(prefix): each for name, each in self.tensors.items() if name.startswith(prefix)}
 
 
 def read_weight_file(path: Path) -> WeightFile:
@@ -71,23 +72,21 @@ def read_weight_file(path: Path) -> WeightFile:
     Raises:
         CheckpointError: If it is missing or damaged, holds code or no tensors, or has a NaN or infinite weight.
     """
-    described: Mapping[str, Any] = {}
-    file = path
-    if path.is_dir():
-        file, described = _inside(path), _description(path)
+    file, notes = _inside(path) if path.is_dir() else path, []
     if file.name.endswith(".index.json"):
-        tensors, about, notes = _shards(file), dict[str, Any](), list[str]()
+        tensors, about = _shards(file), {}
     elif file.suffix == ".safetensors":
-        tensors, about, notes = load_weights(file), _about(file), []
+        tensors, about = load_weights(file), _about(file)
     else:
-        tensors, about, notes = *_from_pickle(file), []
+        tensors, about = _from_pickle(file)
     if any(_COMPILED in name for name in tensors):
         tensors = {name.replace(_COMPILED, ""): each for name, each in tensors.items()}
         notes.append(f"removed {_COMPILED!r} of a compiled module")
     if not tensors:
         raise CheckpointError(f"{file}: holds no tensors")
     _refuse_infinite(file, tensors)
-    about = {**about, **described}
+    if path.is_dir():
+        about |= _description(path)
     versions = {"kdcore": str(about["kdcore"]), **about.get("plugins", {})} if about.get("kdcore") else {}
     classes = tuple(map(str, about.get("classes", ())))
     chains, target = about.get("transforms", {}), _target(file, about) if versions else None
@@ -104,16 +103,17 @@ def _target(file: Path, about: Mapping[str, Any]) -> Target:
 
 def _modalities(about: Mapping[str, Any]) -> dict[str, str]:
     """Modality → units, of a saved student's description."""
-    told = about.get("modalities")
-    told = told if isinstance(told, list) and all(isinstance(each, dict) for each in told) else []
-    return {str(each["name"]): str(each.get("units", "")) for each in told if "name" in each}
+    modalities = about.get("modalities")
+    if not isinstance(modalities, list) or not all(isinstance(each, dict) for each in modalities):
+        return {}
+    return {str(each["name"]): str(each.get("units", "")) for each in modalities if "name" in each}
 
 
 def _inside(folder: Path) -> Path:
-    found = [name for name in WEIGHTS_IN_FOLDERS if (folder / name).is_file()]
-    if not found:
-        raise CheckpointError(f"{folder}: holds none of {', '.join(WEIGHTS_IN_FOLDERS)}")
-    return folder / found[0]
+    for name in WEIGHTS_IN_FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder}: holds none of {', '.join(WEIGHTS_IN_FOLDERS)}")
 
 
 def _description(folder: Path) -> Mapping[str, Any]:
@@ -122,10 +122,10 @@ def _description(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: not JSON ({error})") from error
-    return found if isinstance(found, dict) else {}
+    return description if isinstance(description, dict) else {}
 
 
 def _shards(index: Path) -> dict[str, Tensor]:
@@ -147,28 +147,27 @@ def _about(file: Path) -> dict[str, Any]:
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-        found = json.loads(next((metadata[key] for key in ABOUT if key in metadata), "{}"))
+        about = json.loads(next((metadata[key] for key in ABOUT if key in metadata), "{}"))
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{file}: its metadata is damaged: {error}") from error
-    return found if isinstance(found, dict) else {}
+    return about if isinstance(about, dict) else {}
 
 
 def _from_pickle(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a PyTorch file, and its class names under ``classes``, if it has them."""
     try:
-        found = load_state(file)
+        state = load_state(file)
     except CheckpointError as error:
         if "more than data" not in str(error):
             raise
         raise CheckpointError(
             f"{error}. Load it where you trust it, and save its tensors alone: torch.save(model.state_dict(), ...)"
         ) from error
-    if isinstance(found, Tensor) or not isinstance(found, Mapping):
-        raise CheckpointError(f"{file}: holds {type(found).__name__}, not a mapping of names to tensors")
-    tensors = dict(_flat(found))
-    classes = found.get("classes", ())
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{file}: holds {type(state).__name__}, not a mapping of names to tensors")
+    classes = state.get("classes", ())
     named = isinstance(classes, Sequence) and not isinstance(classes, str) and all(isinstance(each, str) for each in classes)
-    return tensors, {"classes": list(classes)} if named else {}
+    return dict(_flat(state)), {"classes": list(classes)} if named else {}
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -70,35 +70,27 @@ def load_matching(
     Raises:
         CheckpointError: If a tensor does not match; the message lists all that do not.
     """
-    wanted = dict(encoder.state_dict())
-    tensors, notes = _selected(file, spec, wanted)
+    expected = dict(encoder.state_dict())
+    tensors, notes = _selected(file, spec, expected)
     if spec.head == "drop":
         left_out = sorted(set(head.axes) & set(tensors))
         if not head.axes:
             raise CheckpointError(f"{file.path}: the head of the encoder cannot be told from its other weights; use `rename`")
         tensors = {name: each for name, each in tensors.items() if name not in head.axes}
         notes.append(f"left out the head ({', '.join(left_out) or 'the file has none'}), which starts from fresh weights")
-        wanted = {name: each for name, each in wanted.items() if name not in head.axes}
+        expected = {name: each for name, each in expected.items() if name not in head.axes}
     elif spec.head == "map":
-        mapped, said = _mapped(file, tensors, wanted, head, names, classes)
-        tensors = {**tensors, **mapped}
-        notes += said
-    if wrong := _mismatches(tensors, wanted, head):
-        matched = len(wanted) - sum(line.count for line in wrong if line.wanted)
-        raise CheckpointError(_account(file, matched, len(wanted), wrong))
-    if converted := Counter(
-        str(each.dtype).removeprefix("torch.") for name, each in tensors.items() if _converted(each, wanted, name)
-    ):
-        notes.append("converted " + ", ".join(f"{count} tensors from {dtype}" for dtype, count in converted.items()))
+        mapped, mapping_notes = _mapped(file, tensors, expected, head, names, classes)
+        tensors, notes = {**tensors, **mapped}, [*notes, *mapping_notes]
+    _refuse_mismatches(file, tensors, expected, head)
+    if converted := Counter(each.dtype for name, each in tensors.items() if each.dtype != expected[name].dtype):
+        counts = (f"{count} tensors from {str(dtype).removeprefix('torch.')}" for dtype, count in converted.items())
+        notes.append(f"converted {', '.join(counts)}")
     encoder.load_state_dict(tensors, strict=False)  # a dropped head is missing; mismatches were refused above
     return [*file.notes, *notes]
 
 
-def _converted(tensor: Tensor, wanted: Mapping[str, Tensor], name: str) -> bool:
-    return name in wanted and tensor.dtype != wanted[name].dtype
-
-
-def _selected(file: WeightFile, spec: WeightsSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _selected(file: WeightFile, spec: WeightsSpec, expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Apply `prefix`, `ignore` and `rename` to a file's tensors; returns the tensors and notes on what was done."""
     tensors, notes = dict(file.tensors), []
     if spec.prefix is not None:
@@ -116,21 +108,19 @@ def _selected(file: WeightFile, spec: WeightsSpec, wanted: Mapping[str, Tensor])
     if spec.rename:
         tensors = _renamed(file, tensors, spec.rename)
     if spec.prefix is None:
-        prefix = _prefix(file, tensors, wanted)
+        prefix = _prefix(file, tensors, expected)
         outside = [name for name in tensors if not name.startswith(prefix)]
         tensors = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
         if prefix:
             notes.append(f"removed the prefix {prefix!r}")
-        outside = [
-            name for name in outside if not name.startswith("batch_transforms.")
-        ]  # preprocessing, which is used elsewhere
+        outside = [name for name in outside if not name.startswith("batch_transforms.")]  # preprocessing, used elsewhere
         if outside:
             notes.append(f"left out {some(outside)}, without that prefix")
     return tensors, notes
 
 
 def _renamed(file: WeightFile, tensors: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     unused = dict.fromkeys(rules)
     for name, tensor in tensors.items():
@@ -139,11 +129,11 @@ def _renamed(file: WeightFile, tensors: Mapping[str, Tensor], rules: Mapping[str
             if re.search(pattern, new):
                 unused.pop(pattern, None)
                 new = re.sub(pattern, replacement, new)
-        if new in found:
+        if new in renamed:
             raise CheckpointError(f"{file.path}: `rename` gives {origin[new]!r} and {name!r} the same name {new!r}")
-        found[new], origin[new] = tensor, name
+        renamed[new], origin[new] = tensor, name
     _refuse_unused(file, tensors, list(unused), "rename")
-    return found
+    return renamed
 
 
 def _refuse_unused(file: WeightFile, tensors: Mapping[str, Tensor], patterns: Sequence[str], key: str) -> None:
@@ -152,34 +142,34 @@ def _refuse_unused(file: WeightFile, tensors: Mapping[str, Tensor], patterns: Se
         raise CheckpointError(f"{file.path}: no tensor matches {patterns[0]!r} of `{key}` (the first tensor is {first!r})")
 
 
-def _prefix(file: WeightFile, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """The prefix, possibly empty, with the most wanted names; among equals, the one with the most matching shapes."""
+def _prefix(file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """The prefix, possibly empty, with the most expected names; among equals, the one with the most matching shapes."""
     scores: dict[str, list[int]] = {}
     ends: dict[str, list[str]] = {}
-    for name in wanted:
+    for name in expected:
         ends.setdefault(name.rpartition(".")[2], []).append(name)
     for name, tensor in tensors.items():
         for each in ends.get(name.rpartition(".")[2], ()):
             if name == each or name.endswith(f".{each}"):
                 score = scores.setdefault(name.removesuffix(each), [0, 0])
                 score[0] += 1
-                score[1] += tensor.shape == wanted[each].shape
+                score[1] += tensor.shape == expected[each].shape
     if not scores:
         return ""
     best = max(scores.values())
-    found = sorted(prefix for prefix, score in scores.items() if score == best)
-    if len(found) > 1 and not _same(found, tensors, wanted):
-        names = ", ".join(repr(each) for each in found)
+    prefixes = sorted(prefix for prefix, score in scores.items() if score == best)
+    if len(prefixes) > 1 and not _same(prefixes, tensors, expected):
+        names = ", ".join(map(repr, prefixes))
         raise CheckpointError(
             f"{file.path}: weights for the encoder lie under several prefixes ({names}); choose one with `prefix`"
         )
-    return found[0]
+    return prefixes[0]
 
 
-def _same(prefixes: Sequence[str], tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+def _same(prefixes: Sequence[str], tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
     """True if the tensors under all `prefixes` are equal."""
     first, *others = prefixes
-    names = [name for name in wanted if first + name in tensors]
+    names = [name for name in expected if first + name in tensors]
     return all(
         other + name in tensors and torch.equal(tensors[first + name], tensors[other + name])
         for other in others
@@ -190,7 +180,7 @@ def _same(prefixes: Sequence[str], tensors: Mapping[str, Tensor], wanted: Mappin
 def _mapped(
     file: WeightFile,
     tensors: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
     head: Head,
     names: Sequence[str],
     classes: Sequence[str],
@@ -202,81 +192,61 @@ def _mapped(
         raise CheckpointError(
             f"{file.path}: the head of the encoder cannot be told from its other weights, so it cannot be mapped"
         )
-    place = {name: index for index, name in enumerate(names)}
-    known = [index for index, name in enumerate(classes) if name in place]
+    index_of = {name: index for index, name in enumerate(names)}
+    known = [index for index, name in enumerate(classes) if name in index_of]
     if not known:
         raise CheckpointError(f"{file.path}: it knows none of the run's classes (it has {some(list(names))})")
-    taken = torch.tensor([place[classes[index]] for index in known])
-    found = {}
+    sources = torch.tensor([index_of[classes[index]] for index in known])
+    mapped = {}
     for name, axis in head.axes.items():
         if name not in tensors:
             continue  # reported as missing later
-        theirs = tensors[name]
-        if theirs.ndim != wanted[name].ndim or theirs.shape[axis] != len(names):
+        tensor, fresh = tensors[name], expected[name].detach().clone()
+        if tensor.ndim != fresh.ndim or tensor.shape[axis] != len(names):
             raise CheckpointError(
-                f"{file.path}: {name} has shape {tuple(theirs.shape)}, which does not fit the {len(names)} names in `classes`"
+                f"{file.path}: {name} has shape {tuple(tensor.shape)}, which does not fit the {len(names)} names in `classes`"
             )
-        mine = wanted[name].detach().clone()
-        if theirs.movedim(axis, 0).shape[1:] == mine.movedim(axis, 0).shape[1:]:
-            mine.movedim(axis, 0)[known] = theirs.movedim(axis, 0)[taken].to(mine)
-            found[name] = mine
-    unknown = [name for name in classes if name not in place]
-    unused = [name for name in names if name not in set(classes)]
-    said = (
-        []
-        if tuple(names) == tuple(classes)
-        else [f"the head's {len(names)} classes were mapped to the run's {len(classes)} by name"]
-    )
-    if unknown:
-        said.append(f"classes that the file does not know start from fresh weights: {some(unknown)}")
-    if unused:
-        said.append(f"classes that the run does not have were left out: {some(unused)}")
-    return found, said
+        by_class, fresh_by_class = tensor.movedim(axis, 0), fresh.movedim(axis, 0)
+        if by_class.shape[1:] == fresh_by_class.shape[1:]:
+            fresh_by_class[known] = by_class[sources].to(fresh)
+            mapped[name] = fresh
+    notes = []
+    if tuple(names) != tuple(classes):
+        notes.append(f"the head's {len(names)} classes were mapped to the run's {len(classes)} by name")
+    if unknown := [name for name in classes if name not in index_of]:
+        notes.append(f"classes that the file does not know start from fresh weights: {some(unknown)}")
+    if unused := [name for name in names if name not in set(classes)]:
+        notes.append(f"classes that the run does not have were left out: {some(unused)}")
+    return mapped, notes
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A line of the report: `count` tensors, `wanted` by the encoder or only in the file."""
-
-    text: str
-    count: int = 1
-    wanted: bool = True
-
-
-def _mismatches(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], head: Head) -> list[_Line]:
-    found = []
-    missing = [name for name in wanted if name not in tensors and name.rpartition(".")[2] != _COUNTER]
-    extra = [name for name in tensors if name not in wanted]
-    for name in wanted:
-        if name in tensors and (why := _unlike(name, tensors[name], wanted[name], head)):
-            found.append(_Line(why))
-    for name in missing:
-        near = nearest(name, extra)
-        hint = f" (did it mean {near}?)" if near else ""
-        found.append(_Line(f"{name} {tuple(wanted[name].shape)}: not in the file{hint}"))
-    found += [_Line(f"{name} {tuple(tensors[name].shape)}: only in the file", wanted=False) for name in extra]
-    return found
+def _refuse_mismatches(file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], head: Head) -> None:
+    """Refuse tensors that do not match the encoder's; the message lists the first `SHOWN` of each kind."""
+    extra = [name for name in tensors if name not in expected]
+    wrong = [_mismatch(name, tensors[name], expected[name], head) for name in expected if name in tensors]
+    wrong = [line for line in wrong if line]
+    for name, tensor in expected.items():
+        if name not in tensors and name.rpartition(".")[2] != _COUNTER:
+            near = nearest(name, extra)
+            hint = f" (did it mean {near}?)" if near else ""
+            wrong.append(f"{name} {tuple(tensor.shape)}: not in the file{hint}")
+    surplus = [f"{name} {tuple(tensors[name].shape)}: only in the file" for name in extra]
+    if wrong or surplus:
+        shown = [f"{file.path} does not fit the encoder: {len(expected) - len(wrong)} of {len(expected)} tensors match"]
+        for lines in (wrong, surplus):
+            shown += [*lines[:SHOWN], *([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])]
+        raise CheckpointError("\n    ".join(shown))
 
 
-def _unlike(name: str, theirs: Tensor, mine: Tensor, head: Head) -> str:
+def _mismatch(name: str, tensor: Tensor, expected: Tensor, head: Head) -> str:
     """The reason why a tensor of the file does not match the encoder's; empty if it does."""
-    if theirs.shape != mine.shape:
-        why = f"{name} {tuple(mine.shape)}: {tuple(theirs.shape)} in the file"
-        if name in head.axes and theirs.ndim == mine.ndim:
-            why += ", a head of other classes: see `head` and `classes`"
-        return why
-    if mine.is_floating_point() != theirs.is_floating_point():
-        return f"{name} {mine.dtype}: {theirs.dtype} in the file"
+    if tensor.shape != expected.shape:
+        other_head = name in head.axes and tensor.ndim == expected.ndim
+        hint = ", a head of other classes: see `head` and `classes`" if other_head else ""
+        return f"{name} {tuple(expected.shape)}: {tuple(tensor.shape)} in the file{hint}"
+    if expected.is_floating_point() != tensor.is_floating_point():
+        return f"{name} {expected.dtype}: {tensor.dtype} in the file"
     return ""
-
-
-def _account(file: WeightFile, matched: int, count: int, lines: Sequence[_Line]) -> str:
-    """Format the mismatches, the first `SHOWN` of each kind."""
-    shown = []
-    for wanted in (True, False):
-        kind = [line.text for line in lines if line.wanted is wanted]
-        shown += kind[:SHOWN] + ([f"and {len(kind) - SHOWN} more"] if len(kind) > SHOWN else [])
-    return f"{file.path} does not fit the encoder: {matched} of {count} tensors match\n    " + "\n    ".join(shown)
 
 
 def some(names: Sequence[str]) -> str:

@@ -242,8 +242,8 @@ def test_random_numbers_of_a_loss_leave_those_of_the_networks_alone(table):
 def test_terms_change_random_states_no_more_often_than_they_must(table, monkeypatch):
     """Each takes more than a microsecond: a tenth of the time of a tiny model's step."""
     kept = []
-    state = randomness._torch_state
-    monkeypatch.setattr(randomness, "_torch_state", lambda: kept.append(1) or state())
+    state = randomness.GlobalGenerators.state
+    monkeypatch.setattr(randomness.GlobalGenerators, "state", lambda generators: kept.append(1) or state(generators))
     made = learning.distiller(table, [TermSpec(f"labels-{number}", 1.0, Labels) for number in range(4)])
     rows = table.rows["train"][:6]
     StageStep(made, learning.students(taught=()), table, True)(rows, rows)
@@ -274,3 +274,22 @@ def test_the_checks_hand_out_no_labels_that_training_would_withhold(table):
     labels[table.rows["train"][:2]] = -1
     with pytest.raises(ValueError, match=r"declare Needs\(labels=True\)"):
         preflight(made, [learning.students(taught=())], replace(table, train_labels=labels), 4, False)
+
+
+def test_a_stream_on_a_gpu_saves_the_generators_of_the_cpu_and_of_that_gpu_only(monkeypatch):
+    first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "default_generators", (first, second))
+    stream = randomness.RandomStream("loss", torch.device("cuda", 1), seed=5)
+    outside, draws = [torch.get_rng_state(), first.get_state(), second.get_state()], []
+    for _ in range(2):
+        with stream:
+            draws.append((torch.rand(3), torch.rand(3, generator=second)))
+    after = [torch.get_rng_state(), first.get_state(), second.get_state()]
+    assert all(map(torch.equal, outside, after))
+    seeded = torch.Generator().manual_seed(randomness.derive(5, "loss"))
+    expected = [torch.rand(3, generator=seeded) for _ in range(2)]
+    for one, two in zip(draws, expected, strict=True):
+        assert torch.equal(one[0], two)
+        assert torch.equal(one[1], two)
+    assert len(stream.state) == 2

@@ -144,9 +144,9 @@ def test_a_batch_that_is_whole_gives_what_it_gives_without_missing_signals(tmp_p
     rows = made.rows["train"][present(made, made.rows["train"])]
     net = build(made).eval()
     masked = StageStep(net, learning.students(), made, True)
-    assert masked.present
+    assert masked.networks.present
     plain = StageStep(net, learning.students(), made, True)
-    plain.present = {}
+    plain.networks.present = {}
     (total, values), (other, others) = masked(rows, rows), plain(rows, rows)
     for one, two in zip([total, *values], [other, *others], strict=True):
         assert torch.equal(one, two)
