@@ -69,11 +69,11 @@ def read_recording(
             raise DataError(f"{path}: a folder, not a recording{of}; give the files in it") from error
         if not table or dataset:
             raise
+        if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, so its error matters
+            raise
         if rate is None:
             tried = f" (read as a file of dataset {name!r}: {reason})" if name else ""
             raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
-        if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, so its error matters
-            raise
         return plain_array(path, kind, rate, units, recorded[-1], decimal)
     return _at_rate(signal, rate, units, decimal, path)
 
