@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +35,7 @@ class Request:
     format: str | None = None
     int8: bool = False
     samples: int | None = None
-    check: Given = Given()
+    check: Given = field(default_factory=Given)
     seed: int | None = None
     ensemble: Literal["average", "max"] = "average"
     opset: int | None = None
