@@ -57,7 +57,7 @@ def test_no_script_runs_in_a_report(tmp_path):
 
 @pytest.mark.skipif(not BROWSER, reason="chromium is not installed")
 @pytest.mark.parametrize("dark", [False, True])
-def test_plots_follow_the_colour_scheme_and_photographs_do_not(tmp_path, dark):
+def test_plots_follow_the_colour_scheme_and_photographs_do_not(tmp_path, figures, dark):
     """A white image that is no photograph takes the colour of the page."""
     pictures = Pictures(tmp_path)
 
