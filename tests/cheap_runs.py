@@ -11,7 +11,7 @@ def leave_out_figures() -> None:
     """Have reports of this process name their figures, but not draw them: that takes four times as long as the run."""
     from kdcore_report import html_page
 
-    def named(self, name, draw, alternative, caption=""):
+    def named(self, name, draw, alternative, caption="", photograph=False):
         return html_page.figure(f'<img alt="{escape(alternative)}" src="{FIGURE}">', caption)
 
     html_page.Pictures.figure = named

@@ -98,11 +98,16 @@ def _check(recipe: str, overrides: list[str]) -> None:
     print(f"{recipe}: valid ({plan.recipe.name}, {size}, hash {plan.hash[:12]})")
 
 
-def evaluate(run_id: RunArgument) -> None:
-    """Evaluate a run's saved students on its test split again."""
-    from kdcore.runs.evaluation import evaluate_run
+def evaluate(run_id: RunArgument, overrides: Overrides = None) -> None:
+    """Evaluate a run's saved students on its test split again, or on other recordings.
 
-    for line in evaluate_run(run_id):
+    For other recordings, override the run's dataset, for example with data.dataset.root=FOLDER. All labelled recordings that
+    the run did not train on are used.
+    """
+    from kdcore.runs.evaluation import evaluate_run
+    from kdcore.runs.new_recordings import evaluate_recordings
+
+    for line in evaluate_recordings(run_id, overrides) if overrides else evaluate_run(run_id):
         print(line)
 
 

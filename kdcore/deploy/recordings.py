@@ -92,11 +92,11 @@ def _open_table(path: Path, decimal: str, rate: float | None, own: Mapping[str, 
         plain = _open_if_plain(path, decimal, reason)
     if plain is None:
         raise error
+    if set(plain.names) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, so its error matters
+        raise error
     if rate is None:
         tried = f" (read as a file of dataset {own['name']!r}: {reason})" if own["name"] else ""
         raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
-    if set(plain.names) & set(_texts(own.get("options", {}))):
-        raise error
     return plain
 
 

@@ -91,16 +91,23 @@ def find_entry(entries: Sequence[Node], labels: Sequence[str], key: str) -> int 
 
 
 def term_labels(terms: Iterable[tuple[str, str | None]]) -> list[str]:
-    """Labels for (name, id): the id, else the name without its plugin, counted where it comes again: ``dkd``, ``dkd-2``."""
+    """Return labels for (name, id): the id, or else the name without its plugin.
+
+    A name that occurs again is counted: ``dkd``, ``dkd-2``. If several plugins have a loss of that name, the plugin tells them
+    apart: ``margin``, ``other-margin``.
+    """
     terms = list(terms)
+    seen: dict[str, set[str]] = {}
     taken = {label for _, label in terms if label}
     labels: list[str] = []
     for name, label in terms:
         if not label:
             bare = name.rpartition("/")[2]
             numbers = (f"{bare}-{number}" for number in range(2, len(terms) + 2))
-            label = next(each for each in (bare, *numbers) if each not in taken)
+            named = [name.replace("/", "-")] if seen.get(bare, {name}) - {name} else []
+            label = next(each for each in (bare, *named, *numbers) if each not in taken)
             taken.add(label)
+            seen.setdefault(bare, set()).add(name)
         labels.append(label)
     return labels
 

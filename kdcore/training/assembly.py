@@ -315,8 +315,10 @@ class Assembly:
         for name, parts in rows.items():
             own = torch.cat(parts).unique()
             keys = [table.keys[row] for row in own.tolist()]
-            known = (None, None) if name in withheld else (table.class_counts(own), table.labelled_count(own))
-            counts[name] = (*known, keys)
+            if name in withheld:
+                counts[name] = (None, None, keys)
+            else:
+                counts[name] = (table.class_counts(own), table.labelled_count(own), keys)
         return counts
 
     def _example(

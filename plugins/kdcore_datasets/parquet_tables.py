@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,8 @@ def _texts(path: Path, column: Column) -> np.ndarray:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return str(value.total_seconds())
     if value is None or value != value:
         return ""
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()

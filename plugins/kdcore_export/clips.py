@@ -30,6 +30,7 @@ class Clips:
         pieces: The same as arrays.
         labels: Label of each recording; None if unknown.
         split: Split of the run that they belong to; empty for others.
+        too_short: Number of recordings that have fewer samples than the exported file reads; they are not included.
     """
 
     what: str
@@ -37,15 +38,33 @@ class Clips:
     pieces: list[Piece] = field(default_factory=list)
     labels: list[int | tuple[float, ...] | None] = field(default_factory=list)
     split: str = ""
+    too_short: int = 0
+
+
+@dataclass(frozen=True)
+class Given:
+    """Recordings given by the user, and how to read them.
+
+    Args:
+        files: The files, as ``modality=file`` if the student reads several modalities.
+        dataset: Dataset whose file format to use.
+        rate: Sampling rate of plain arrays and tables in Hz.
+        units: Unit of plain arrays and tables.
+        decimal: Decimal mark of plain tables of text.
+    """
+
+    files: Sequence[str | Path] = ()
+    dataset: str = ""
+    rate: float | None = None
+    units: str = ""
+    decimal: str = "."
 
 
 def gather(
     predictor: Predictor,
     run: Recordings | None,
     samples: Samples,
-    files: Sequence[str | Path] = (),
-    dataset: str = "",
-    rate: float | None = None,
+    given: Given = Given(),
 ) -> Clips:
     """Return recordings for a comparison: the given files, or else the test split of the run, or else generated signals.
 
@@ -53,15 +72,13 @@ def gather(
         predictor: The student.
         run: Run of the student, if its recordings are available.
         samples: Number of samples per recording of the exported file.
-        files: Recordings given by the user.
-        dataset: Dataset whose file format to use.
-        rate: Sampling rate of plain files in Hz.
+        given: Recordings given by the user.
 
     Raises:
         DataError: If a given file cannot be read, or no recording has enough samples.
     """
-    if files:
-        found = _given(predictor, files, dataset, rate, samples)
+    if given.files:
+        found = _given(predictor, given, samples)
     elif run is not None:
         found = of_split(predictor, run, "test", samples)
     else:
@@ -106,24 +123,29 @@ def _cut(predictor: Predictor, what: str, recordings: Iterable[dict[str, Signal]
 def _add(
     clips: Clips, predictor: Predictor, piece: Mapping[str, Signal], label: int | tuple[float, ...] | None, samples: Samples
 ) -> None:
-    """Add a recording on an even clock, as the exported file assumes, unless it has too few samples."""
-    if all(len(signal) >= (samples[name] or 1) for name, signal in piece.items()):
+    """Add a recording on an even clock, as the exported file assumes, or count it if it has too few samples."""
+    if any(len(signal) < (samples[name] or 1) for name, signal in piece.items()):
+        clips.too_short += 1
+    else:
         even = {name: Signal(signal.values[: samples[name]], signal.rate) for name, signal in piece.items()}
         clips.signals.append(even)
         clips.pieces.append(values_of(predictor, even))
         clips.labels.append(label)
 
 
-def _given(predictor: Predictor, files: Sequence[str | Path], dataset: str, rate: float | None, samples: Samples) -> Clips:
+def _given(predictor: Predictor, given: Given, samples: Samples) -> Clips:
+    def read(file: str | Path, name: str) -> Signal:
+        return read_recording(predictor, file, name, given.dataset, given.rate, given.units, given.decimal)
+
     if len(predictor.reads) == 1:
         name = predictor.modalities[0]
-        each = [{name: read_recording(predictor, file, name, dataset, rate)} for file in files]
-        return _cut(predictor, f"{len(files)} given recordings", each, samples)
-    named = dict(str(file).split("=", 1) for file in files if "=" in str(file))
+        what = "windows of the given recordings" if predictor.window else "given recordings"
+        return _cut(predictor, what, [{name: read(file, name)} for file in given.files], samples)
+    named = dict(str(file).split("=", 1) for file in given.files if "=" in str(file))
     missing = [name for name in predictor.modalities if name not in named]
     if missing:
         raise DataError(f"give --check once for each modality, as modality=file (missing: {', '.join(missing)})")
-    signals = {name: read_recording(predictor, named[name], name, dataset, rate) for name in predictor.modalities}
+    signals = {name: read(named[name], name) for name in predictor.modalities}
     return _cut(predictor, "given recording", [signals], samples)
 
 

@@ -24,6 +24,13 @@ class Rule(StrEnum):
     max = "max"
 
 
+class DecimalMark(StrEnum):
+    """Decimal marks of text tables."""
+
+    point = "."
+    comma = ","
+
+
 def export(
     student: Annotated[
         str, typer.Argument(help="Folder of a saved student, folder of a seed, or a run (ID, folder or recipe name).")
@@ -36,6 +43,8 @@ def export(
     check: Annotated[list[str] | None, typer.Option(help="Recording to compare outputs on; can be repeated.")] = None,
     dataset: Annotated[str, typer.Option(help="Dataset whose file format to use. Default: the student's dataset.")] = "",
     rate: Annotated[float | None, typer.Option(help="Sampling rate of .npy files and plain tables, in Hz.")] = None,
+    units: Annotated[str, typer.Option(help="Unit of .npy files and plain tables. Default: that of the modality.")] = "",
+    decimal: Annotated[DecimalMark, typer.Option(help="Decimal mark of plain tables.")] = DecimalMark.point,
     seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
     ensemble: Annotated[Rule, typer.Option(help="How to combine several students: average or max.")] = Rule.average,
     card: Annotated[bool, typer.Option(help="Write a model card (README.md) next to the file.")] = True,
@@ -44,10 +53,11 @@ def export(
 
     The file includes the preprocessing.
     """
+    from kdcore_export.clips import Given
     from kdcore_export.export import Request, export_student
 
     kind = format.value if format else None
-    files = tuple(check or ())
-    request = Request(student, output, kind, int8, samples, files, dataset, rate, seed, ensemble.value, opset, card)
+    given = Given(check or (), dataset, rate, units, decimal.value)
+    request = Request(student, output, kind, int8, samples, given, seed, ensemble.value, opset, card)
     for line in export_student(request):
         print(line)

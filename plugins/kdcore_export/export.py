@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore import KdcoreError, Predictor, UsageError, find_student, load_predictor
-from kdcore_export.clips import Clips, Piece, calibration_pieces, gather, of_split, run_of
+from kdcore_export.clips import Clips, Given, Piece, calibration_pieces, gather, of_split, run_of
 from kdcore_export.executorch_file import refuse_missing
 from kdcore_export.formats import FIXED, Run, format_of, onnx_runner, save
 from kdcore_export.graph import Graph, facts
@@ -35,9 +35,7 @@ class Request:
     format: str | None = None
     int8: bool = False
     samples: int | None = None
-    check: tuple[str | Path, ...] = ()
-    dataset: str = ""
-    rate: float | None = None
+    check: Given = field(default_factory=Given)
     seed: int | None = None
     ensemble: Literal["average", "max"] = "average"
     opset: int | None = None
@@ -65,7 +63,7 @@ def export_student(request: Request) -> Iterator[str]:
     if format == FIXED:
         metadata["batch"] = 1
     run = run_of(folder)
-    clips = gather(predictor, run, graph.samples, request.check, request.dataset, request.rate)
+    clips = gather(predictor, run, graph.samples, request.check)
     said = [f"student     {folder}", f"input       {'; '.join(_inputs(metadata['inputs']))}"]
     yield from said
     with tempfile.TemporaryDirectory(dir=request.output.parent) as temporary:
@@ -80,6 +78,8 @@ def export_student(request: Request) -> Iterator[str]:
                 f"more than {TOLERANCE:.0e}; nothing was written"
             )
         measured = [f"parity      at most {worst:.1e} off PyTorch on {len(outputs)} {clips.what}"]
+        if clips.too_short:
+            measured.append(f"left out    {clips.too_short} of the {clips.what}, which are shorter than the file's input")
         if request.int8:
             judged = of_split(predictor, run, "validation", graph.samples) if run is not None else clips
             judged = judged if judged.pieces else clips
@@ -138,7 +138,8 @@ def _inputs(inputs: Sequence[dict]) -> Iterator[str]:
     for spec in inputs:
         length = f"{spec['samples']} samples" if spec["samples"] else "any number of samples"
         channels = f", channels {' '.join(spec['channels'])}" if spec["channels"] else ""
-        yield f"{spec['name']}, {length} at {spec['rate'] or '?'} Hz, {spec['units']}{channels}"
+        rate = f"{spec['rate']:.6g}" if spec["rate"] else "?"
+        yield f"{spec['name']}, {length} at {rate} Hz, {spec['units']}{channels}"
 
 
 def _costs(graph: Graph, file: Path, run: Run, piece: Piece) -> Iterator[str]:

@@ -19,6 +19,9 @@ FACTORS = {
 }
 """(unit, factor) → unit that is smaller or larger by this factor."""
 
+FASTEST = 40.0
+"""Angular velocity in rad/s that people rarely exceed."""
+
 SATURATED = 0.2
 """Share of a channel's samples at its largest or smallest value above which it counts as saturated."""
 
@@ -127,11 +130,15 @@ def odd_ranges(modality: Modality, measured: Sequence[Measured]) -> list[str]:
         lines.append(f"{modality.name}: {each.key} measures {_times(factor)} the median{_unit(modality, factor)}")
     if len(files) > MANY:
         lines.append(f"{modality.name}: {len(files) - MANY} more recordings are of another size")
-    return [*lines, *_all_in_another_unit(modality, list(sizes.values()))]
+    peaks = [max(abs(each.low), abs(each.high)) for each in moving]
+    return [*lines, *_all_in_another_unit(modality, list(sizes.values()), peaks)]
 
 
-def _all_in_another_unit(modality: Modality, sizes: Sequence[float]) -> Iterator[str]:
-    """Acceleration that includes gravity is about 9.8 m/s² long at rest; about 1 is g."""
+def _all_in_another_unit(modality: Modality, sizes: Sequence[float], peaks: Sequence[float]) -> Iterator[str]:
+    """Acceleration that includes gravity is about 9.8 m/s² long at rest; about 1 is g. People rarely exceed 40 rad/s."""
+    peak = float(np.median(peaks)) if peaks else 0.0
+    if modality.units == "rad/s" and peak > FASTEST:
+        yield f"{modality.name}: half of the recordings reach {peak:.3g}, as in deg/s; the dataset says rad/s"
     usual = float(np.median(sizes)) if sizes else 0.0
     if looks_like_g(modality, usual):
         yield f"{modality.name}: vectors are {usual:.3g} long, as in g; the dataset says {modality.units}"

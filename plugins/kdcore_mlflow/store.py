@@ -25,6 +25,9 @@ KIND_TAG = ("mlflow.experimentKind", "custom_model_development")
 
 PARAMS_AT_ONCE = 100
 
+UNSET = ("None", "", "[]", "{}")
+"""Values of options that are not set, which would hide the others in MLflow's tables."""
+
 FINAL = (400, 405, 411, 413, 414, 415, 422, 431)
 """HTTP statuses of invalid requests. Others, such as 401 or 404, may disappear once the server is configured correctly."""
 
@@ -111,10 +114,11 @@ class MlflowStore:
             self._client.log_batch(run, metrics=part)
 
     def params(self, run: str, record: Record, folder: Path) -> None:
-        """Send parameters."""
+        """Send the parameters that are set. The recipe among the artifacts contains all."""
         from mlflow.entities import Param
 
-        for part in _parts([Param(key, value) for key, value in record["values"].items()], PARAMS_AT_ONCE):
+        params = [Param(key, value) for key, value in record["values"].items() if value not in UNSET]
+        for part in _parts(params, PARAMS_AT_ONCE):
             self._client.log_batch(run, params=part)
 
     def tags(self, run: str, record: Record, folder: Path) -> None:

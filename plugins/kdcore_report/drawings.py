@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
 from kdcore import Drawing, Estimated, Labelled, Signal, UsageError
 from kdcore_report.html_page import Pictures, page, section
 from kdcore_report.plots import COLOURS, new_figure, save_figure
-from kdcore_report.recordings import animation, draw_signal
+from kdcore_report.recordings import animation, draw_signal, has_frames
 
 
 def write_drawings(title: str, drawings: Sequence[Drawing], path: Path) -> Path:
@@ -41,7 +42,8 @@ def write_drawings(title: str, drawings: Sequence[Drawing], path: Path) -> Path:
 
 def _drawn(pictures: Pictures, name: str, each: Drawing) -> str:
     alternative = f"{each.heading}, {each.caption}"
-    content = pictures.figure(name, lambda path: draw_signal(each.modality, each.signal, path), alternative, each.caption)
+    draw = partial(draw_signal, each.modality, each.signal)
+    content = pictures.figure(name, draw, alternative, each.caption, has_frames(each.modality))
     if moving := animation(each.modality, each.signal):
         content += f'<figure class="example">{moving}</figure>'
     if each.predictions:

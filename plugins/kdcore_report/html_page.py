@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
+BROAD = 900
+"""Width in pixels above which an image scrolls on narrow screens, since its text would be too small."""
+
 
 class Pictures:
     """Draws the images of a page as files in a folder.
@@ -18,12 +21,25 @@ class Pictures:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def figure(self, name: str, draw: Callable[[Path], None], alternative: str, caption: str = "") -> str:
-        """Draw ``NAME.png`` and return it as an HTML figure."""
+    def figure(
+        self, name: str, draw: Callable[[Path], None], alternative: str, caption: str = "", photograph: bool = False
+    ) -> str:
+        """Draw ``NAME.png`` and return it as an HTML figure.
+
+        Args:
+            name: Name of the file without suffix.
+            draw: Writes the file.
+            alternative: Text for readers who do not see the image.
+            caption: Text below the image.
+            photograph: Whether the image contains frames or other images, whose colours dark mode must not change.
+        """
         path = self.folder / f"{name}.png"
         draw(path)
-        content = base64.b64encode(path.read_bytes()).decode()
-        return figure(f'<img alt="{escape(alternative)}" src="data:image/png;base64,{content}">', caption)
+        content = path.read_bytes()
+        width = int.from_bytes(content[16:20], "big")  # the first field of a PNG file's header
+        kinds = " ".join(["photograph" if photograph else "plot", *(["broad"] if width > BROAD else [])])
+        source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+        return figure(f'<img class="{kinds}" alt="{escape(alternative)}" src="{source}">', caption)
 
 
 def figure(content: str, caption: str = "") -> str:
@@ -79,10 +95,14 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.5rem; m
 dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } }
 pre { background: var(--tint); padding: .9rem 1.1rem; border-radius: 4px; overflow-x: auto; font-size: .86rem; }
-figure { margin: 0 0 1.5rem; }
+figure { margin: 0 0 1.5rem; overflow-x: auto; }
 img { max-width: 100%; background: #fff; border-radius: 4px; }
 .example { border-top: 1px solid var(--line); padding-top: 1rem; }
 .example svg { background: #fff; border-radius: 4px; max-width: 100%; }
+@media (max-width: 40rem) { img.broad { max-width: none; width: 48rem; } }
+@media screen and (prefers-color-scheme: dark) {
+  img.plot, figure > svg { filter: invert(.91) hue-rotate(180deg); mix-blend-mode: lighten; }
+}
 .right { color: var(--good); }
 .wrong { color: var(--bad); }
 .bar { display: block; position: relative; width: 10rem; height: .7rem; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -231,7 +232,7 @@ def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
 
 
 def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures) -> Iterator[str]:
-    from kdcore_report.recordings import animation, draw_input, draw_signal
+    from kdcore_report.recordings import animation, draw_input, draw_signal, has_frames
     from kdcore_report.saliency_plots import draw_looks
 
     shown = []
@@ -240,17 +241,18 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
         for name, (modality, signal) in example.recordings.items():
             title = f"{name}, {signal.duration:.1f} s"
             drawn = f"example-{number + 1}-{name}"
-            figures.append(pictures.figure(drawn, lambda p, m=modality, s=signal: draw_signal(m, s, p), title, title))
+            draw = partial(draw_signal, modality, signal)
+            figures.append(pictures.figure(drawn, draw, title, title, has_frames(modality)))
             if moving := animation(modality, signal):
                 figures[-1] = figure(moving) + figures[-1]
         for name, values in example.inputs.items():
             title = f"input of {name}"
             drawn = f"example-{number + 1}-input-{name}"
-            figures.append(pictures.figure(drawn, lambda p, v=values: draw_input(v, p), title, title))
+            figures.append(pictures.figure(drawn, partial(draw_input, values), title, title, photograph=True))
         if example.looks:
             title = f"saliency: deeper red contributes more to the {_EXPLAINED[summary.target.kind]} above it"
             drawn = f"example-{number + 1}-saliency"
-            figures.append(pictures.figure(drawn, lambda p, each=example.looks: draw_looks(each, p), title, title))
+            figures.append(pictures.figure(drawn, partial(draw_looks, example.looks), title, title, photograph=True))
         answers = [
             ("", [escape(each.who), f"{_mark(each.right)} {escape(each.said)}".strip(), escape(each.number)])
             for each in example.answers

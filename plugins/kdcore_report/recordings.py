@@ -21,10 +21,15 @@ def draw_signal(modality: Modality, signal: Signal, path: Path) -> None:
     """Draw a recording: several moments if it has joints, or height and width; otherwise curves over time."""
     if "joint" in modality.axes:
         _draw_poses(modality, signal, path)
-    elif {"height", "width"} <= set(modality.axes):
+    elif has_frames(modality):
         _draw_frames(modality, signal, path)
     else:
         _draw_curves(modality, signal, path)
+
+
+def has_frames(modality: Modality) -> bool:
+    """Return whether recordings of a modality are videos."""
+    return {"height", "width"} <= set(modality.axes)
 
 
 def draw_input(values: NDArray, path: Path) -> None:

@@ -7,9 +7,12 @@ import subprocess
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from summaries import summary
 
+from kdcore_report.html_page import Pictures, page
 from kdcore_report.html_report import write_page
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -50,3 +53,25 @@ def test_no_script_runs_in_a_report(tmp_path):
     shown = opened(tmp_path / "report.html", tmp_path / "profile")
     assert "data-ran" not in shown.partition(">")[0] + shown.partition("<html")[2].partition(">")[0]
     assert ATTACKS[0] in unescape(shown), "the names are shown as they are"
+
+
+@pytest.mark.skipif(not BROWSER, reason="chromium is not installed")
+@pytest.mark.parametrize("dark", [False, True])
+def test_plots_follow_the_colour_scheme_and_photographs_do_not(tmp_path, figures, dark):
+    """A white image that is no photograph takes the colour of the page."""
+    pictures = Pictures(tmp_path)
+
+    def white(path):
+        Image.new("RGB", (400, 200), "white").save(path)
+
+    body = pictures.figure("a", white, "a plot") + pictures.figure("b", white, "a photograph", photograph=True)
+    (tmp_path / "page.html").write_text(page("Two images", body))
+    scheme = "--blink-settings=preferredColorScheme=" + ("0" if dark else "1")
+    shot = tmp_path / "shot.png"
+    command = [BROWSER, *QUIET[:-1], scheme, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,600"]
+    command += [f"--screenshot={shot}", (tmp_path / "page.html").as_uri()]
+    subprocess.run(command, capture_output=True, timeout=240, check=True)
+    shown = np.asarray(Image.open(shot).convert("L"))
+    plot, photograph = (int(shown[row, 200]) for row in (100, 340))
+    assert photograph == 255
+    assert plot < 40 if dark else plot == 255

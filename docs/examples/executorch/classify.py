@@ -20,7 +20,8 @@ def main(program_file: str, *recordings: str) -> None:
     [text] = program.load_method("kdcore").execute([])
     facts = json.loads(text)
     for each in facts["inputs"] if not recordings else ():
-        print(f"{each['name']}: {each['samples']} samples at {each['rate']} Hz, {each['units']}, {', '.join(each['channels'])}")
+        channels = ", ".join(each["channels"])
+        print(f"{each['name']}: {each['samples']} samples at {each['rate']:.6g} Hz, {each['units']}, {channels}")
     if recordings:
         signals = []
         for file, told in zip(recordings, facts["inputs"], strict=True):

@@ -23,6 +23,9 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print(__doc__, file=sys.stderr)
         return 2
+    if not Path(arguments[0]).is_file():
+        print(f"error: {arguments[0]}: no such file", file=sys.stderr)
+        return 2
     session = onnxruntime.InferenceSession(arguments[0], providers=["CPUExecutionProvider"])
     told = session.get_modelmeta().custom_metadata_map
     facts = {key.removeprefix("kdcore."): json.loads(value) for key, value in told.items() if key.startswith("kdcore.")}
@@ -48,7 +51,7 @@ def show(inputs: dict[str, dict], window: list[float] | None) -> None:
     """Print the student's inputs."""
     for name, each in inputs.items():
         length = f"{each['samples']} samples" if each["samples"] else f"{window[0]} s" if window else "any length"
-        print(f"{name}: {length} at {each['rate']} Hz, {each['units']}; axes {each['axes']}, channels {each['channels']}")
+        print(f"{name}: {length} at {each['rate']:.6g} Hz, {each['units']}; axes {each['axes']}, channels {each['channels']}")
 
 
 def recordings(arguments: list[str], inputs: dict[str, dict]) -> list[dict[str, str]]:

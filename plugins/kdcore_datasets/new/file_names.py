@@ -43,7 +43,15 @@ KINDS = {
 }
 """Words that indicate each kind of signal."""
 
-_TOKEN = re.compile(r"\d+|[^\W\d_]+|[\W_]")
+_JOINERS = ("", "-", " ")
+"""Characters that may join words, as in ``swipe-left``. One is used if more names then have the same structure."""
+_MOST_DEVICES = 8
+
+
+def _tokens(path: str, joiner: str = "") -> list[str]:
+    letters = r"[^\W\d_]+"
+    word = f"{letters}(?:{joiner}{letters})*" if joiner else letters
+    return re.findall(rf"\d+|{word}|[\W_]", path)
 
 
 def kind_of(word: str) -> str:
@@ -68,21 +76,25 @@ class Names:
     others: list[str] = field(default_factory=list)
 
 
-def read_names(paths: Sequence[str], labelled: bool) -> Names:
+def read_names(paths: Sequence[str], labelled: bool, headers: Mapping[str, str] | None = None) -> Names:
     """Detect the pattern of file names.
 
     Args:
         paths: Paths relative to the folder, with forward slashes.
         labelled: Whether a column contains the action, so that names need not.
+        headers: Headers of some of the files. A word that determines the header is the name of a device.
     """
-    shapes = Counter(map(shape_of, paths))
+    by_joiner = {joiner: Counter(shape_of(path, joiner) for path in paths) for joiner in _JOINERS}
+    joiner = max(_JOINERS, key=lambda each: max(by_joiner[each].values()))
+    shapes = by_joiner[joiner]
     shape = max(shapes, key=lambda each: (shapes[each], each))
-    chosen = [path for path in paths if shape_of(path) == shape]
-    rows = [_TOKEN.findall(path) for path in chosen]
+    chosen = [path for path in paths if shape_of(path, joiner) == shape]
+    rows = [_tokens(path, joiner) for path in chosen]
     columns = [tuple(row[position] for row in rows) for position in range(len(rows[0]))]
-    meaning = _meanings(columns, labelled)
+    told = [column for column in columns if _determines_header(column, [(headers or {}).get(path) for path in chosen])]
+    meaning = _meanings(columns, labelled, told)
     devices = [column for column, (name, _) in meaning.items() if name == "device"]
-    names = Names({}, {}, others=[path for path in paths if shape_of(path) != shape])
+    names = Names({}, {}, others=[path for path in paths if shape_of(path, joiner) != shape])
     for number, (path, row) in enumerate(zip(chosen, rows, strict=True)):
         device = _device([column[number] for column in devices])
         names.files.setdefault(device, []).append(path)
@@ -95,6 +107,17 @@ def read_names(paths: Sequence[str], labelled: bool) -> Names:
     return names
 
 
+def _determines_header(values: Sequence[str], headers: Sequence[str | None]) -> bool:
+    """Return whether all files with the same word have the same header, and files with other words have others."""
+    if not values[0].isalpha() or not 1 < len(set(values)) <= _MOST_DEVICES:
+        return False
+    found: dict[str, set[str]] = {value: set() for value in values}
+    for value, header in zip(values, headers, strict=True):
+        if header is not None:
+            found[value].add(header)
+    return all(len(each) == 1 for each in found.values()) and len(set.union(*found.values())) == len(found)
+
+
 def _device(words: Sequence[str]) -> str:
     """Return a device name from several words, with words for the same kind of signal used once."""
     found: list[str] = []
@@ -104,20 +127,22 @@ def _device(words: Sequence[str]) -> str:
     return "-".join(found)
 
 
-def shape_of(path: str) -> tuple[str, ...]:
+def shape_of(path: str, joiner: str = "") -> tuple[str, ...]:
     """Return the structure of a name: digits, letters, and the separators themselves."""
-    return tuple("9" if part[0].isdigit() else "a" if part[0].isalpha() else part for part in _TOKEN.findall(path))
+    return tuple("9" if part[0].isdigit() else "a" if part[0].isalpha() else part for part in _tokens(path, joiner))
 
 
-def _meanings(columns: Sequence[tuple[str, ...]], labelled: bool) -> dict[tuple[str, ...], tuple[str, str]]:
+def _meanings(
+    columns: Sequence[tuple[str, ...]], labelled: bool, devices: Sequence[tuple[str, ...]]
+) -> dict[tuple[str, ...], tuple[str, str]]:
     """Return (placeholder or ``device``, reason) for each varying part of the names, given as its values."""
     found: dict[tuple[str, ...], tuple[str, str]] = {}
-    action = None if labelled else _action(columns)
+    action = None if labelled else _action([column for column in columns if column not in devices])
     for position, column in enumerate(columns):
         if len(set(column)) == 1 or column in found:
             continue
         values = {value.lower() for value in column}
-        if values <= set(DEVICES):
+        if values <= set(DEVICES) or column in devices:
             found[column] = ("device", "")
             continue
         before = [each[0].lower() for each in columns[max(0, position - 2) : position] if len(set(each)) == 1]

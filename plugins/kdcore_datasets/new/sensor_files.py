@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kdcore import DataError
+from kdcore_datasets.delimited import open_text
+from kdcore_datasets.new.column_units import unit_in
 from kdcore_datasets.new.file_names import Names, kind_of, read_names, shape_of
 from kdcore_datasets.new.guess import FILL_IN, Guess, Place
+from kdcore_datasets.new.label_tables import add_label_table
 from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_unit, read_columns, read_table
 from kdcore_datasets.parquet_tables import SUFFIXES as PARQUET
+from kdcore_datasets.parquet_tables import first_rows, is_parquet
 
 SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst", *PARQUET)
-_SHAPES, _EXAMPLES = 40, 5
-"""Maximum number of file name structures, and of files opened for each."""
+_SHAPES, _EXAMPLES, _HEADERS = 40, 5, 200
+"""Maximum number of file name structures, of files opened for each, and of files whose header is read."""
 
 
 def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> Guess | None:
@@ -22,7 +30,8 @@ def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> 
     if not tables:
         return None
     label = read_columns(next(iter(tables.values()))[1]).label
-    names = read_names([file for group, _ in tables.values() for file in group], label is not None)
+    recordings = [file for group, _ in tables.values() for file in group]
+    names = read_names(recordings, label is not None, _headers(root, recordings))
     section: dict[str, Any] = {"name": "sensor-csv", "root": str(root.absolute()), "devices": {}}
     guess = Guess(section, gaps=True)
     first: tuple[TextTable, Columns] | None = None
@@ -31,16 +40,50 @@ def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> 
         if table is None:
             continue
         columns = read_columns(table)
+        if not columns.groups:
+            guess.notes.append(
+                f"{device}: no column of {names.files[device][0]} has the name of a sensor; to read these files, add a device"
+            )
+            continue
         first = first or (table, columns)
         _add_devices(guess, device, pattern, table, columns, rate)
     if first is None or not section["devices"]:
         return None
+    used = {file for group in names.files.values() for file in group}
+    others = [file for file in files if file.endswith(SUFFIXES) and file not in {*recordings, *used}]
+    found = ""
+    if first[1].label is None and not {"action", "subject"} <= names.fields.keys():
+        found = add_label_table(guess, root, sorted(used), others)
     _add_key(guess, names, *first)
     if names.others:
         shown = ", ".join(names.others[:3]) + (" …" if len(names.others) > 3 else "")
         guess.notes.append(f"{len(names.others)} files have other names and are skipped: {shown}")
+    guess.notes += _unread(file for file in files if file not in {*recordings, found})
     guess.window = first[1].label is not None or len(first[0].rows) > 1500
     return guess
+
+
+def _unread(files: Iterable[str]) -> list[str]:
+    """Return a sentence about files of other kinds."""
+    kinds = Counter(Path(file).suffix.lower() or "no suffix" for file in files)
+    if not kinds:
+        return []
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return [f"files that are not read: {counts}"]
+
+
+def _headers(root: Path, files: Sequence[str]) -> dict[str, str]:
+    """Return the header of each of some files that have one."""
+    found = {}
+    for file in files if len(files) <= _HEADERS else random.Random(0).sample(list(files), _HEADERS):
+        with suppress(OSError, UnicodeDecodeError, EOFError, DataError):
+            if is_parquet(file):
+                found[file] = ",".join((first_rows(root / file, 1) or ([], []))[0])
+            else:
+                with open_text(root / file) as opened:
+                    line = opened.readline(10_000).strip()
+                found |= {file: line} if any(character.isalpha() for character in line) else {}
+    return found
 
 
 def _tables(root: Path, files: Sequence[str]) -> dict[tuple[str, ...], tuple[list[str], TextTable]]:
@@ -83,8 +126,18 @@ def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, column
 
 
 def _add_units(guess: Guess, made: dict[str, Any], place: Place, table: TextTable, groups: dict[str, list[int]]) -> None:
-    units = {}
+    units, guessed = {}, False
     for kind, group in groups.items():
+        told = {unit_in(table.names[n]) for n in group} if table.names else {""}
+        if len(told) == 1 and "" not in told:
+            [unit] = told
+            units |= {kind: unit} if unit not in ("m/s^2", "rad/s") else {}
+            if kind == "accelerometer" and acceleration_unit(table, group) not in ("", unit):
+                guess.notes.append(
+                    f"{place[-1]}: the typical acceleration is not 1 g in {unit}, the unit in the header; check it"
+                )
+            continue
+        guessed = True
         if kind == "accelerometer":
             unit = acceleration_unit(table, group)
             if unit in ("g", "mg"):
@@ -101,7 +154,8 @@ def _add_units(guess: Guess, made: dict[str, Any], place: Place, table: TextTabl
                 guess.notes.append(f"{place[-1]}: the unit of the gyroscope is unknown; rad/s is assumed")
     if units:
         made["units"] = units
-        guess.why[(*place, "units")] = "guessed from the size of the values; check them"
+        why = "guessed from the size of the values; check them" if guessed else "as in the header"
+        guess.why[(*place, "units")] = why
 
 
 def _add_time(guess: Guess, made: dict[str, Any], place: Place, table: TextTable, columns: Columns, rate: float | None) -> None:
@@ -138,6 +192,9 @@ def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> 
             guess.why["ignore_labels",] = "rows without a label; see unlabelled to keep them"
             found.remove("")
         guess.why["label",] = f"in the first rows: {', '.join(found[:4])}{' …' if len(found) > 4 else ''}"
+    elif "table" in guess.dataset:
+        guess.dataset["label"] = {"path": "action"}
+        return
     elif "action" in names.fields:
         guess.dataset["label"] = {"path": "action"}
         guess.why["label",] = names.fields["action"][0]
@@ -151,3 +208,10 @@ def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> 
     elif "subject" not in names.fields:
         guess.dataset["key_columns"] = {"subject": None}
         guess.why["key_columns", "subject"] = f"{FILL_IN}: the column of subjects, or {{subject}} in the patterns"
+    if columns.trial is not None:
+        guess.dataset.setdefault("key_columns", {})["trial"] = table.column_name(columns.trial)
+    elif columns.restarts:
+        guess.notes.append(
+            f"{device}: time stamps go back within a file, which holds several recordings; set key_columns.trial to the column "
+            "that distinguishes them"
+        )

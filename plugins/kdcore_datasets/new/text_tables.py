@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from kdcore import DataError
 from kdcore_datasets.delimited import TextLayout, open_text
 from kdcore_datasets.modalities import SECONDS
+from kdcore_datasets.new.column_units import unit_in
 from kdcore_datasets.new.file_names import kind_of
 from kdcore_datasets.parquet_tables import first_rows, is_parquet
 
@@ -25,9 +26,16 @@ LINES = 2000
 
 _DELIMITERS = (",", ";", "\t", "|", " ")
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}
-_LABEL = {"label", "labels", "activity", "activityid", "class", "action", "gesture", "activitylabel", "annotation", "target"}
-_SUBJECT = {"subject", "user", "participant", "person", "subjectid", "userid", "volunteer"}
-_TIME = {"time", "timestamp", "timestamps", "t", "ts", "epoch", "datetime", "date", "unixtime", "timems", "times", "seconds"}
+LABEL_NAMES = {
+    "label", "labels", "aktivität", "activity", "activityid", "class", "action", "gesture", "activitylabel",
+    "annotation", "target",
+}  # fmt: skip
+SUBJECT_NAMES = {"subject", "proband", "subjectname", "user", "participant", "person", "subjectid", "userid", "volunteer"}
+_TRIAL = {"trial", "recording", "recordingid", "rec", "trialid", "clip", "clipid", "segment", "repetition"}
+_TIME = {
+    "time", "timestamp", "timestamps", "t", "ts", "epoch", "datetime", "date", "unixtime", "timems", "times", "seconds",
+    "zeit",
+}  # fmt: skip
 _FILLERS = {"attr", "attribute", "value", "val", "data", "sensor", "raw", "axis"}
 """Meaningless words in column names, as in ``attr_time``."""
 _RATES = (4.0, 1000.0)
@@ -166,6 +174,8 @@ class Columns:
         rate: Sampling rate derived from the time stamps, in Hz.
         label: Column of labels.
         subject: Column of subjects.
+        trial: Column that distinguishes the recordings of a file.
+        restarts: Whether time stamps go back where no column of labels, subjects or trials changes.
         groups: Columns by (device or empty, kind of signal).
         gaps: Whether values are missing.
     """
@@ -175,6 +185,8 @@ class Columns:
     rate: float | None
     label: int | None
     subject: int | None
+    trial: int | None
+    restarts: bool
     groups: dict[tuple[str, str], list[int]]
     gaps: bool
 
@@ -182,8 +194,8 @@ class Columns:
 def read_columns(table: TextTable) -> Columns:
     """Detect the columns of time, label, subject and signals in a table."""
     names = [plain(_without_fillers(name)) for name in table.names]
-    label = _named(names, _LABEL)
-    subject = _named(names, _SUBJECT)
+    label = _named(names, LABEL_NAMES)
+    subject = _named(names, SUBJECT_NAMES)
     if not names:
         label = next((n for n in range(table.width) if _is_words(table, n)), None)
     time, unit, rate = _time(table, names, {label, subject})
@@ -192,11 +204,29 @@ def read_columns(table: TextTable) -> Columns:
         if label is None and table.width - 1 in seldom:
             label = seldom.pop()
         subject = next((n for n in seldom if label is not None and n < label), None)
-    rest = [n for n in range(table.width) if n not in (label, subject, time) and _is_signal(table, n)]
+    trial = _named(names, _TRIAL)
+    keys = [n for n in (label, subject, trial) if n is not None]
+    back = _restarts(table, time) if unit != "iso" else set()
+    if trial is None and not back <= _changes(table, keys):
+        others = [n for n in range(table.width) if n not in (time, *keys) and names and not kind_of(names[n])]
+        trial = next((n for n in others if back <= (found := _changes(table, [n])) and len(found) <= 2 * len(back)), None)
+        keys += [trial] if trial is not None else []
+    restarts = not back <= _changes(table, keys)
+    rest = [n for n in range(table.width) if n not in (time, *keys) and _is_signal(table, n)]
     groups = _by_name(table, rest) if names else _by_threes(table, rest)
     used = [n for group in groups.values() for n in group]
     gaps = any(not np.isfinite(table.numbers(n)).all() for n in used)
-    return Columns(time, unit, rate, label, subject, groups, gaps)
+    return Columns(time, unit, rate, label, subject, trial, restarts, groups, gaps)
+
+
+def _changes(table: TextTable, columns: Sequence[int]) -> set[int]:
+    """Return the rows in which one of the columns differs from the row before."""
+    return {row for n in columns for row, (one, other) in enumerate(pairwise(table.texts(n)), start=1) if one != other}
+
+
+def _restarts(table: TextTable, time: int | None) -> set[int]:
+    """Return the rows in which the time is before that of the row before."""
+    return set() if time is None else set((np.flatnonzero(np.diff(table.numbers(time)) < 0) + 1).tolist())
 
 
 def _named(names: Sequence[str], known: set[str]) -> int | None:
@@ -224,15 +254,22 @@ def _is_signal(table: TextTable, column: int) -> bool:
 
 def _time(table: TextTable, names: Sequence[str], taken: set[int | None]) -> tuple[int | None, str, float | None]:
     """Return the column of time stamps, their unit, and the sampling rate derived from them."""
-    named = _named(names, _TIME)
-    candidates = [named] if named is not None else [n for n in range(table.width) if not names and n not in taken]
+    told = {n: each for n, name in enumerate(table.names) for each in SECONDS.items() if each[0] == unit_in(name)}
+    named = _named(names, _TIME) if _named(names, _TIME) is not None else next(iter(told), None)
+    free = [n for n in range(table.width) if n not in taken and (not names or _advances(table, n))]
+    candidates = [named] if named is not None else free
     for column in candidates:
         texts = table.texts(column)
         if _dates(texts):
             return column, "iso", _rate(np.array([datetime.fromisoformat(text).timestamp() for text in texts]))
         values = table.numbers(column)
-        if not np.isfinite(values).all() or (np.diff(values) < 0).mean() > 0.01 or len(np.unique(values)) < len(values) / 3:
+        back = float((np.diff(values) < 0).mean())  # more than 0 if there are several recordings in a file
+        if not np.isfinite(values).all() or back > (0.01 if named is None else 0.1):
             continue
+        if not back and len(np.unique(values)) < len(values) / 3:
+            continue
+        if column in told:
+            return column, told[column][0], _rate(values * told[column][1])
         for unit, seconds in SECONDS.items():
             rate = _rate(values * seconds)
             if rate and _RATES[0] <= rate <= _RATES[1]:
@@ -240,6 +277,12 @@ def _time(table: TextTable, names: Sequence[str], taken: set[int | None]) -> tup
         if named is not None:
             return column, "", None
     return None, "", None
+
+
+def _advances(table: TextTable, column: int) -> bool:
+    """Return whether numbers increase from row to row, and do not only count the rows."""
+    steps = np.diff(table.numbers(column))
+    return bool((steps > 0).all()) and not bool((steps == 1).all())
 
 
 def _dates(texts: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
+from kdcore_datasets.sensor_csv.recording_table import RecordingTable, described, unused_note
 from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, gaps, read_signal, runs, stamps, stretches
 from kdcore_datasets.sensor_csv.tables import seems_headerless
 from kdcore_datasets.targets import KEEP, declared_target, read_numbers_of
@@ -60,6 +61,8 @@ class SensorCsv(Dataset):
             values require `classes`, their names.
         value_units: Units of values, by name.
         weight: Column of the first device with the weight of a recording, which is cut where the weight changes.
+        table: Table with one row per recording, whose columns replace placeholders in the patterns: labels and subjects that
+            are in a spreadsheet. A recording without a row is skipped.
 
     Raises:
         ValueError: If labels or cutting require something that the devices do not have.
@@ -79,9 +82,11 @@ class SensorCsv(Dataset):
         target: Annotated[TargetKind, IfSet()] = "classes",
         value_units: Annotated[dict[str, str] | None, IfSet()] = None,
         weight: Annotated[Column | None, IfSet()] = None,
+        table: Annotated[RecordingTable | None, IfSet()] = None,
     ):
         self.target = declared_target("sensor-csv", target, classes, value_units)
         self.weight, self.weighted = weight, weight is not None
+        self.table = table
         self.root = root
         self.devices = devices
         self.label = label
@@ -89,6 +94,7 @@ class SensorCsv(Dataset):
         self.key_columns = key_columns or {}
         self.min_duration = min_duration
         self.unlabelled = unlabelled
+        self._unused: list[str] = []
         self._classes = classes
         self._patterns = {name: PathPattern(device.pattern) for name, device in devices.items()}
         self._kinds = {f"{kind}-{name}": (name, kind) for name, device in devices.items() for kind in device.columns}
@@ -105,7 +111,7 @@ class SensorCsv(Dataset):
             raise ValueError("sensor-csv: recordings without labels need classes")
         if self.label and self.label.path:
             for name, pattern in self._patterns.items():
-                if self.label.path not in pattern.fields:
+                if self.label.path not in {*pattern.fields, *(self.table.columns if self.table else ())}:
                     raise ValueError(f"sensor-csv: {name}'s pattern has no {{{self.label.path}}} to take labels from")
         if len({frozenset(pattern.fields) for pattern in self._patterns.values()}) > 1:
             raise ValueError("sensor-csv: all devices' patterns must have the same placeholders")
@@ -130,7 +136,7 @@ class SensorCsv(Dataset):
         made = [self._sample(piece, labels, unusable) for piece in self._labelled(unusable)]
         self.unusable = unusable
         found = in_order(sample for sample in made if sample)
-        self.notes = [*self._headerless(found), *self._apart(found), *self._gaps(found)]
+        self.notes = [*self._unused, *self._headerless(found), *self._apart(found), *self._gaps(found)]
         return found
 
     def _headerless(self, samples: Sequence[Sample]) -> Iterator[str]:
@@ -223,7 +229,7 @@ class SensorCsv(Dataset):
 
     def _labelled(self, unusable: list[Unusable]) -> Iterator[_Piece]:
         """Return all samples. Broken recordings are added to `unusable`."""
-        for key, files in self._recordings().items():
+        for key, files in self._described(unusable):
             if self._cut_columns:
                 try:
                     yield from list(self._pieces(key, files, unusable))
@@ -232,6 +238,23 @@ class SensorCsv(Dataset):
             else:
                 text = getattr(key, self.label.path or "action") if self.label else ""
                 yield _Piece(key, text, {name: files[device] for name, (device, _) in self._kinds.items() if device in files})
+
+    def _described(self, unusable: list[Unusable]) -> Iterator[tuple[SampleKey, dict[str, Path]]]:
+        """Return key and files of each recording, with the parts of the key that are in the table."""
+        if self.table is None:
+            yield from self._recordings().items()
+            return
+        rows, used = self.table.rows(self.root), set()
+        for key, files in self._recordings().items():
+            try:
+                own, name = described(key, files.values(), self.root, rows)
+            except DataError as error:
+                path = str(next(iter(files.values())))
+                unusable.append(Unusable(path, f"not in {self.table.file}", str(error), key.subject, fault=False))
+                continue
+            used.add(name)
+            yield own, files
+        self._unused = unused_note(self.table, (name for name in rows if name not in used))
 
     def _recordings(self) -> dict[SampleKey, dict[str, Path]]:
         """Return the files of each recording, by key and device."""

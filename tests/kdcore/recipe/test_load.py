@@ -28,10 +28,10 @@ def test_a_whole_recipe(load):
     assert {kind for kind, _ in recipe.components()} == {"dataset", "protocol", "transform", "encoder", "loss", "schedule"}
 
 
-def test_terms_of_one_name_get_numbers(load, valid):
+def test_terms_of_one_name_get_numbers_or_the_name_of_their_plugin(load, valid):
     terms = "losses: [cross-entropy, cross-entropy, {name: fake/cross-entropy}, {name: soft-target, id: cross-entropy-2}]"
     recipe = load(valid, terms.replace(": ", "=", 1))
-    assert [term.id for term in recipe.losses] == ["cross-entropy", "cross-entropy-3", "cross-entropy-4", "cross-entropy-2"]
+    assert [term.id for term in recipe.losses] == ["cross-entropy", "cross-entropy-3", "fake-cross-entropy", "cross-entropy-2"]
 
 
 def test_weights_are_numbers_or_ramps(load, valid):

@@ -254,6 +254,9 @@ def test_a_table_of_the_students_own_dataset_keeps_its_columns_and_units(tmp_pat
     (tmp_path / "less.csv").write_text(table("ax,ay", values.T[:2]))
     with pytest.raises(DataError, match="has no column 'az'"):
         lines(folder, [tmp_path / "less.csv"], rate=50.0)
+    with pytest.raises(DataError, match="has no column 'az'") as missing:
+        lines(folder, [tmp_path / "less.csv"])
+    assert "--rate" not in str(missing.value), "a rate would not help"
 
 
 @pytest.mark.parametrize(("scale", "header", "units", "warned"), [

@@ -115,7 +115,7 @@ def test_the_example_runs_a_program(tmp_path):
     done = subprocess.run([sys.executable, script, file, tmp_path / "long.npy"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "long.npy: the program reads 60 samples, the recording has 80" in done.stderr
-    assert shown == "accelerometer: 60 samples at 50.0 Hz, m/s^2, x, y, z\n"
+    assert shown == "accelerometer: 60 samples at 50 Hz, m/s^2, x, y, z\n"
     lines = dict(line.rsplit(" ", 1) for line in said.splitlines())
     probabilities = load_student(folder).predict(x[:60])[0]
     assert {name: float(p) for name, p in lines.items()} == pytest.approx(

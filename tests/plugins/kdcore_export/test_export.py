@@ -22,7 +22,7 @@ from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.deploy.bundle import save_student
 from kdcore.runs.outcome import read_outcome
 from kdcore_export import formats
-from kdcore_export.clips import gather
+from kdcore_export.clips import Given, gather
 from kdcore_export.export import Request, difference, export_student
 from kdcore_export.onnx_student import load_onnx
 from kdcore_signals.encoders import Cnn1d
@@ -112,9 +112,30 @@ def test_raw_files_to_compare_on_and_a_folder_far_from_its_run(students, tmp_pat
     copy = shutil.copytree(students / "a", tmp_path / "copy")
     assert "16 generated signals" in said(export_student(Request(str(copy), tmp_path / "one.onnx")))["parity"]
     np.save(tmp_path / "clip.npy", clip(77))
-    found = gather(load_student(copy), None, {"accelerometer": None}, (tmp_path / "clip.npy",))
-    assert (found.what, len(found.pieces)) == ("1 given recordings", 1)
+    found = gather(load_student(copy), None, {"accelerometer": None}, Given([tmp_path / "clip.npy"]))
+    assert (found.what, len(found.pieces)) == ("given recordings", 1)
     np.testing.assert_array_equal(found.pieces[0]["accelerometer"], clip(77)[None])
+
+
+def test_a_table_with_decimal_commas_and_another_unit_to_compare_on(students, tmp_path):
+    rows = "\n".join(";".join(f"{value:.6f}".replace(".", ",") for value in row) for row in clip(40) / 9.80665)
+    (tmp_path / "clip.csv").write_text(f"x;y;z\n{rows}\n")
+    given = Given([tmp_path / "clip.csv"], rate=50.0, units="g", decimal=",")
+    found = gather(load_student(students / "a"), None, {"accelerometer": None}, given)
+    np.testing.assert_allclose(found.pieces[0]["accelerometer"][0], clip(40), atol=1e-4)
+    options = ["--check", tmp_path / "clip.csv", "--rate", "50", "--units", "g", "--decimal", ","]
+    command = [sys.executable, "-m", "kdcore", "export", students / "a", "--output", tmp_path / "s.onnx", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert " on 1 given recordings\n" in done.stdout, done.stderr
+
+
+def test_recordings_too_short_for_a_fixed_length_are_counted(students, tmp_path):
+    for number, samples in enumerate((40, 60, 50)):
+        np.save(tmp_path / f"{number}.npy", clip(samples))
+    given = Given([tmp_path / f"{number}.npy" for number in range(3)])
+    told = said(export_student(Request(str(students / "a"), tmp_path / "s.onnx", samples=50, check=given)))
+    assert told["parity"].endswith("on 2 given recordings")
+    assert told["left"] == "out    1 of the given recordings, which are shorter than the file's input"
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch-export"])

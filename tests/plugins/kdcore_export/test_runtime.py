@@ -29,12 +29,17 @@ def test_arrays_and_tables_get_their_labels(exported, students, tmp_path):
 
 
 def test_it_says_what_it_reads_and_what_it_cannot(exported, tmp_path):
-    assert "accelerometer: any length at 50.0 Hz, m/s^2" in classify(exported()[0]).stdout
+    assert "accelerometer: any length at 50 Hz, m/s^2" in classify(exported()[0]).stdout
     np.save(tmp_path / "turned.npy", np.zeros((3, 50)))
     done = classify(exported()[0], tmp_path / "turned.npy")
     assert done.returncode == 2
     assert "turned.npy: accelerometer has axes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_model_is_an_error_of_one_line(tmp_path):
+    done = classify(tmp_path / "no.onnx")
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'no.onnx'}: no such file\n")
 
 
 def test_tables_with_decimal_commas_are_refused(exported, tmp_path):

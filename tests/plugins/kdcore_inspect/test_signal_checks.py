@@ -73,6 +73,14 @@ def test_one_recording_in_another_unit_is_named():
     assert line.startswith("watch: subject 3, action a, trial 0 measures")
 
 
+@pytest.mark.parametrize(("factor", "said"), [(180 / np.pi, True), (1.0, False)])
+def test_a_gyroscope_in_degrees_is_said(factor, said):
+    everything = {f"s{subject}_{trial}": recorded(str(subject), trial, factor) for subject in range(1, 5) for trial in (0, 1)}
+    lines = odd_ranges(TURN, measured(**everything))
+    assert any(line.endswith("as in deg/s; the dataset says rad/s") for line in lines) == said
+    assert not odd_ranges(TURN.renamed("turn", units="deg/s"), measured(**everything))
+
+
 def test_everything_in_g_is_said():
     everything = {
         f"s{subject}_{trial}": recorded(str(subject), trial, 1 / 9.80665) for subject in range(1, 5) for trial in (0, 1)

@@ -61,9 +61,12 @@ def runs_of(client, experiment):
     return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
 
+PARAMS = {"losses[0].weight": 0.5, "recipe": "x" * 7000, "fusion": None, "plugins": [], "taps": {}, "baseline": False, "n": 0}
+
+
 def test_everything_that_is_recorded_arrives(tmp_path, uri, client, experiment):
     tracker = opened(tmp_path / "run", uri, experiment)
-    tracker.start("root", "sakdn", tags={"kdcore.version": "0.1"}, params={"losses[0].weight": 0.5, "recipe": "x" * 7000})
+    tracker.start("root", "sakdn", tags={"kdcore.version": "0.1"}, params=PARAMS)
     tracker.start("seed-0", "seed 0", parent="root")
     for epoch in range(3):
         tracker.metrics("seed-0", {"loss/total": 1 / (epoch + 1), "odd": math.nan}, step=epoch)
@@ -84,6 +87,8 @@ def test_everything_that_is_recorded_arrives(tmp_path, uri, client, experiment):
     assert root.data.tags["kdcore.version"] == "0.1"
     assert [value for name, value in root.data.params.items() if name.startswith("losses_0_.weight-")] == ["0.5"]
     assert len(root.data.params["recipe"]) == 6000
+    assert (root.data.params["baseline"], root.data.params["n"]) == ("False", "0")
+    assert not {"fusion", "plugins", "taps"} & root.data.params.keys(), "options that are not set hide the others"
     assert Path(client.download_artifacts(ids["root"], "params/recipe.txt", str(tmp_path))).read_text() == "x" * 7000
     data = root.inputs.dataset_inputs[0]
     assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ("utd-mhad", "f" * 36, "training")

@@ -25,6 +25,15 @@ def test_a_page_has_every_recording_under_its_heading(tmp_path):
         write_drawings("", drawings, tmp_path / "none" / "page.html")
 
 
+def test_only_plots_change_their_colours_in_dark_mode(tmp_path):
+    film = Modality("film", ("time", "height", "width", "channel"), ("time", "channel", "height", "width"), "0..255", 10.0)
+    frames = Signal(np.zeros((3, 8, 8, 3), np.uint8), 10.0)
+    drawings = [Drawing("a.csv", "wrist", WRIST, SIGNAL), Drawing("b.mp4", "film", film, frames)]
+    text = write_drawings("Page", drawings, tmp_path / "page.html").read_text()
+    assert '<img class="plot" alt="a.csv' in text
+    assert '<img class="photograph broad" alt="b.mp4' in text or '<img class="photograph" alt="b.mp4' in text
+
+
 def test_bars_lie_where_the_windows_do(tmp_path):
     """The first class in the left half of the first row, the second in the right half of the second."""
     draw_timeline([Labelled(0.0, 2.45, "a", 1.0), Labelled(2.45, 4.9, "b", 1.0)], SIGNAL, tmp_path / "bars.png")

@@ -1,0 +1,154 @@
+"""Evaluates the saved students of a finished run on recordings that the run did not have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.modality import Signal
+from kdcore.contracts.target import known
+from kdcore.deploy.bundle import DESCRIPTION, load_student
+from kdcore.deploy.predictor import Predictor
+from kdcore.deploy.recordings import fitting
+from kdcore.errors import DataError, KdcoreError, UsageError
+from kdcore.plugin.manager import plugin_manager
+from kdcore.recipe.build import Builder
+from kdcore.recipe.load import load_recipe
+from kdcore.recipe.plan import DISTILLED
+from kdcore.runs.evaluation import Recordings
+from kdcore.runs.metrics import combine
+from kdcore.runs.paths import find_run
+from kdcore.runs.records import read_run
+from kdcore.runs.saved_students import saved_seeds
+from kdcore.runs.target_metrics import evaluate_target
+
+ALLOWED = ("data.dataset.", "data.on_bad_sample=")
+
+
+class _Judged(NamedTuple):
+    """Probabilities or values of a student, (n, classes), and the targets; both in the order of the student's classes."""
+
+    outputs: np.ndarray
+    targets: np.ndarray
+
+
+def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
+    """Yield one line per saved student and ensemble of a run, with its metrics on other recordings.
+
+    All labelled recordings of the dataset are used, except those that the run trained on or selected epochs by. A student
+    trained on windows predicts windows over the time that its own modalities cover.
+
+    Args:
+        run_id: Id or folder of a finished run, or the name of its recipe.
+        overrides: Overrides of the run's ``data.dataset``, such as ``data.dataset.root=new``.
+
+    Raises:
+        UsageError: If an override changes anything else.
+        KdcoreError: If the run is not finished, or no recording can be used.
+    """
+    if wrong := next((each for each in overrides if not each.startswith(ALLOWED)), ""):
+        raise UsageError(f"{wrong}: evaluate accepts overrides of data.dataset and data.on_bad_sample only")
+    folder = find_run(run_id)
+    plugins, distilled = plugin_manager(), read_run(folder).outcomes[DISTILLED]
+    recipe = load_recipe(folder / "recipe.yaml", tuple(overrides), plugins, None, files=False, part="data")
+    builder = Builder(recipe, plugins)
+    with builder.locating_data_errors():
+        dataset = builder.dataset()
+        samples = dataset.samples()
+    skip, said = recipe.data.on_bad_sample == "skip", False
+    if not skip and (broken := next((each for each in dataset.unusable if each.fault), None)):
+        raise DataError(f"{broken.what}: {broken.detail or broken.reason} (data.on_bad_sample=skip leaves it out)")
+    yield from (f"{count} left out: {why}" for why, count in Counter(each.reason for each in dataset.unusable).items())
+    trained, remark = _trained_on(run_id, recipe.student_modalities)
+    if remark:
+        yield remark
+    for seed, place in saved_seeds(folder).items():
+        found: dict[str, _Judged] = {}
+        for path in sorted(each.parent for each in place.glob(f"*/{DESCRIPTION}")):
+            student, left_out = load_student(path, trust_code=True), Counter()
+            found[path.name] = _judge(student, dataset, samples, trained, skip, left_out)
+            if not said:
+                yield from (f"{count} {reason}" for reason, count in left_out.items())
+                said = True
+        outcome = distilled[seed]
+        members = [found[name].outputs for name in outcome.members if name in found]
+        if len(members) > 1 and len({len(each) for each in members}) == 1:
+            targets = found[outcome.members[0]].targets
+            for label, rule in outcome.ensembles.items():
+                found[label] = _Judged(combine(members, rule, outcome.target.is_classes), targets)
+        for name, each in found.items():
+            there = known(each.targets)
+            metrics = evaluate_target(outcome.target, outcome.names, each.outputs[there], each.targets[there]).metrics()
+            shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+            yield f"{place.name} {name}: {shown}  n {int(there.sum())}"
+
+
+def _trained_on(run_id: str, modalities: Sequence[str]) -> tuple[set[str], str]:
+    """Return digests of the signals that the run trained on or selected epochs by, and a remark if they are not available."""
+    found: set[str] = set()
+    try:
+        own = Recordings(run_id)
+        for sample in (*own.splits.samples.get("train", ()), *own.splits.samples.get("validation", ())):
+            found |= {_digest(own.dataset.read(sample, name)) for name in modalities if name in sample.sources}
+    except KdcoreError:
+        return found, "the run's own recordings are not all available: recordings that it trained on are not recognised"
+    return found, ""
+
+
+def _digest(signal: Signal) -> str:
+    return hashlib.sha256(np.ascontiguousarray(signal.values).tobytes()).hexdigest()
+
+
+def _judge(
+    student: Predictor, dataset: Dataset, samples: Sequence[Sample], trained: set[str], skip: bool, left_out: Counter[str]
+) -> _Judged:
+    """Run a student on all usable samples. Counts the others by reason in `left_out`."""
+    outputs, targets = [], []
+    for sample in samples:
+        target = _target(sample, dataset, student)
+        if isinstance(target, str):
+            left_out[target] += 1
+            continue
+        if missing := [name for name in student.modalities if name not in sample.sources]:
+            left_out[f"recordings without {' and '.join(missing)} were left out"] += 1
+            continue
+        try:
+            signals = {name: dataset.read(sample, name) for name in student.modalities}
+        except DataError:
+            if not skip:
+                raise
+            left_out["damaged recordings were left out"] += 1
+            continue
+        if any(_digest(signal) in trained for signal in signals.values()):
+            left_out["recordings were left out because the run trained on them"] += 1
+            continue
+        pieces = _pieces(student, signals)
+        outputs += [student.probabilities([piece])[0] for piece in pieces]
+        targets += [target] * len(pieces)
+    if not outputs:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise DataError(f"no recording can be evaluated{f': {reasons}' if reasons else ''}")
+    return _Judged(np.stack(outputs), np.array(targets))
+
+
+def _pieces(student: Predictor, signals: Mapping[str, Signal]) -> list[dict[str, Signal]]:
+    return student.pieces({name: fitting(student, name, signal) for name, signal in signals.items()})
+
+
+def _target(sample: Sample, dataset: Dataset, student: Predictor) -> int | tuple[float, ...] | str:
+    """Return a sample's target in the order of the student's classes, or why it has none."""
+    if not student.target.is_classes:
+        if list(dataset.classes) != list(student.classes):
+            raise DataError(f"the student predicts {', '.join(student.classes)}, the dataset has {', '.join(dataset.classes)}")
+        return "recordings without a target were left out" if sample.target is None else tuple(sample.target)
+    if sample.label is None:
+        return "recordings without a label were left out"
+    name = dataset.classes[sample.label]
+    if name not in student.classes:
+        return f"recordings of class {name!r}, which the student does not know, were left out"
+    return list(student.classes).index(name)

@@ -1,0 +1,84 @@
+"""A table with one row per recording, such as an exported spreadsheet of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from kdcore import DataError, SampleKey
+from kdcore_datasets.delimited import Column, TextLayout
+from kdcore_datasets.sensor_csv.tables import read_texts
+
+TableField = Literal["subject", "action", "trial", "view", "scene", "session"]
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class RecordingTable:
+    """A table with one row per recording.
+
+    Args:
+        file: Text or Parquet file, relative to the dataset's root.
+        path: Column with the name of a file of the recording: its path relative to the root, its name, or its name without
+            suffix.
+        columns: Columns of the parts of the key, such as ``{subject: person, action: activity}``. They replace placeholders of
+            the same name.
+        delimiter: Column separator of a text file.
+    """
+
+    file: str
+    path: Column
+    columns: dict[TableField, Column]
+    delimiter: str = ","
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by pydantic
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError(f"table {self.file!r}: name at least one column in columns")
+
+    def rows(self, root: Path) -> dict[str, dict[str, str]]:
+        """Return the parts of the key by file name as written in the table.
+
+        Raises:
+            DataError: If the table cannot be read, or names a file twice.
+        """
+        file = root / self.file
+        texts = read_texts(file, [self.path, *self.columns.values()], TextLayout(self.delimiter))
+        found: dict[str, dict[str, str]] = {}
+        for name, *cells in texts.tolist():
+            name = name.strip().replace("\\", "/")
+            own: dict[str, str] = dict(zip(self.columns, map(str.strip, cells), strict=True))
+            if found.setdefault(name, own) != own:
+                raise DataError(f"{file}: names {name!r} in two rows that differ")
+        return found
+
+
+def file_names(path: Path, root: Path) -> tuple[str, ...]:
+    """Return the names by which a table can refer to a file."""
+    relative = path.relative_to(root)
+    return relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem
+
+
+def described(key: SampleKey, files: Iterable[Path], root: Path, rows: Mapping[str, dict[str, str]]) -> tuple[SampleKey, str]:
+    """Return a recording's key with the parts from its row, and the name in that row.
+
+    Raises:
+        DataError: If no row names a file of the recording.
+    """
+    names = [name for path in files for name in file_names(path, root)]
+    name = next((name for name in names if name in rows), "")
+    if not name:
+        raise DataError(f"no row names {names[0]}")
+    parts = {field: value for field, value in rows[name].items() if field == "action" or value}
+    return replace(key, **parts), name
+
+
+def unused_note(table: RecordingTable, rows: Iterable[str]) -> list[str]:
+    """Return a sentence about rows that name no recording."""
+    names = list(rows)
+    if not names:
+        return []
+    shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+    return [f"{table.file}: {len(names)} rows name no recording: {shown}"]

@@ -1,0 +1,99 @@
+"""Evaluating a finished run on recordings that it did not have."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import Home
+from sensor_recordings import sensor_sections, write_recordings
+
+from kdcore import DataError, Signal, UsageError, load_student
+from kdcore.runs.new_recordings import evaluate_recordings
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on recordings of four subjects, of whom 1 and 3 train."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    root = write_recordings(folder / "recordings", seed=0)
+    home = Home(folder / "home", folder / "mlflow.db")
+    home.write(
+        **sensor_sections(root),
+        seeds=[0],
+        baseline=False,
+        schedule={"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 2}},
+    )
+    assert home.run() == 0, home.said()
+    return home.runs[0], root
+
+
+def evaluated(run: Path, root: Path, *overrides: str) -> list[str]:
+    return list(evaluate_recordings(str(run), [f"data.dataset.root={root}", *overrides]))
+
+
+def shown(line: str) -> tuple[float, int]:
+    """The accuracy and the number of samples in a line."""
+    found = re.search(r"accuracy (\S+) .* n (\d+)$", line)
+    assert found, line
+    return float(found[1]), int(found[2])
+
+
+def accuracy_by_hand(run: Path, files: list[Path]) -> float:
+    student = load_student(run / "students" / "seed-0" / "student")
+    right = []
+    for file in files:
+        values = np.loadtxt(file, delimiter=",", skiprows=1)[:, :3].astype(np.float32)
+        predicted = student.classes[student.predict({"accelerometer-watch": Signal(values, 50.0)})[0].argmax()]
+        right.append(predicted == file.stem.split("_")[1])
+    return float(np.mean(right))
+
+
+def test_new_subjects_are_evaluated_with_their_own_labels(trained, tmp_path):
+    run, _ = trained
+    new = write_recordings(tmp_path / "new", seed=7, subjects=6)
+    [line] = evaluated(run, new)
+    expected = accuracy_by_hand(run, sorted(new.glob("*.csv")))
+    assert shown(line) == (pytest.approx(expected, abs=1e-4), 24)
+
+
+def test_classes_are_matched_by_name(trained, tmp_path):
+    """The new folder has one class of the run, whose index differs, and one that the run does not have."""
+    run, _ = trained
+    new = write_recordings(tmp_path / "new", seed=7)
+    for file in new.glob("*_sit_*.csv"):
+        file.rename(file.with_name(file.name.replace("sit", "zumba")))
+    said, line = evaluated(run, new)
+    assert said == "8 recordings of class 'zumba', which the student does not know, were left out"
+    assert shown(line) == (pytest.approx(accuracy_by_hand(run, sorted(new.glob("*_walk_*.csv"))), abs=1e-4), 8)
+
+
+def test_recordings_that_were_trained_on_are_left_out_whatever_their_names(trained, tmp_path):
+    run, root = trained
+    new = write_recordings(tmp_path / "new", seed=7, subjects=1)
+    for file in root.glob("s3_*.csv"):
+        shutil.copy(file, new / file.name.replace("s3", "s9"))
+    said, line = evaluated(run, new)
+    assert said == "4 recordings were left out because the run trained on them"
+    assert shown(line)[1] == 4
+    with pytest.raises(DataError, match=r"no recording can be evaluated: 8 recordings .* trained on them"):
+        evaluated(run, shutil.copytree(root, tmp_path / "same", ignore=shutil.ignore_patterns("s2_*", "s4_*")))
+
+
+def test_damaged_recordings_are_an_error_or_counted(trained, tmp_path):
+    run, _ = trained
+    new = write_recordings(tmp_path / "new", seed=7, subjects=1)
+    (new / "s1_walk_1.csv").write_text("ax,ay,az,gx,gy,gz\n1,2,x,4,5,6\n")
+    with pytest.raises(DataError, match=r"s1_walk_1\.csv"):
+        evaluated(run, new)
+    said, line = evaluated(run, new, "data.on_bad_sample=skip")
+    assert (said, shown(line)[1]) == ("1 damaged recordings were left out", 3)
+
+
+def test_only_the_dataset_can_be_overridden(trained, tmp_path):
+    run, root = trained
+    with pytest.raises(UsageError, match=r"evaluate accepts overrides of data\.dataset"):
+        evaluated(run, root, "data.protocol.name=subject-specific")
