@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import socket
@@ -28,10 +27,14 @@ from kdcore.data.reading import Reader, Recording
 from kdcore.data.reading_processes import prepared
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError
+from kdcore.plugin.code_files import code_hash, source_hash
 from kdcore.recipe.data_models import as_bytes
 from kdcore.user_warnings import warn
 
-FORMAT = 9
+FORMAT = 10
+
+UNFINISHED = ".part"
+"""Suffix of a column that is not finished, or that must not be kept."""
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the largest size of prepared data on disk, such as ``20GiB``; unlimited by default."""
@@ -150,15 +153,18 @@ class ColumnCache:
                 os.utime(entry)  # when it was last used
             return found
         finally:
-            for entry in entries if fingerprint is None else ():
+            for entry in (each for each in entries if each.suffix == UNFINISHED):
                 _remove(entry)  # what is mapped of its files lives as long as the tensor
 
     def _entry(
         self, fingerprint: str | None, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]
     ) -> Path:
         """The folder of a column; of one that may not be kept, a new one that counts as unfinished."""
-        if fingerprint is None:
-            return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
+        unknown = [type(each).__name__ for each in (dataset, *branch.on_samples) if not _code(type(each))]
+        if fingerprint is not None and unknown:
+            warn(f"prepared data are not cached: the source file of the class {unknown[0]!r} is unknown")
+        if fingerprint is None or unknown:
+            return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}{UNFINISHED}"
         return self.folder / identity(fingerprint, dataset, branch, cutting, samples)
 
     def _make_room(self, used: Sequence[Path]) -> None:
@@ -360,16 +366,16 @@ def _remove(folder: Path) -> None:
 
 def identity(fingerprint: str, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
     """Name of a column's folder: it changes with the data, what is said of them, the transforms' options, and the code."""
-    sources = [_source(type(each)) for each in (dataset, *branch.on_samples)]
+    sources = [_code(type(each)) for each in (dataset, *branch.on_samples)]
     which = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
     said = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
     parts = [FORMAT, fingerprint, said, branch.identity, sources, str(cutting), which]
     return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 
-def _source(cls: type) -> str:
-    """Hash of the module a class is written in, so that an edited transform is not served from before."""
-    try:
-        return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return cls.__qualname__
+def _code(cls: type) -> str:
+    """Hash of the code that a class depends on, so that data of an edited transform are prepared again; empty if unknown."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if cls.__module__.startswith("kdcore.") and file:
+        return source_hash(Path(file))  # the rest of kdcore is covered by FORMAT
+    return code_hash(cls.__module__)

@@ -11,6 +11,7 @@ from kdcore.cache import cache_folder
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.models import Recipe
+from kdcore.recipe.named_files import file_hashes
 from kdcore.recipe.plan import Plan
 from kdcore.runs.outcome import Outcome
 from kdcore.training.assembly import parameter_counts
@@ -48,7 +49,7 @@ def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None
     filled = plan.filled
     said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
     data = {key: filled["data"][key] for key in ("batch_size", "sampler", "mix")}
-    return TrainedStages(cache_folder() / "teachers", {**said, "seed": seed, **data})
+    return TrainedStages(cache_folder() / "teachers", {**said, "seed": seed, **data, "files": file_hashes(said)})
 
 
 def evaluate_arm(
