@@ -42,7 +42,7 @@ LIMIT = "KDCORE_CACHE_LIMIT"
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
 
-SAID = ("bad", "contents", "sketches", "outlines", "rates")
+SAID = ("bad", "contents", "sketches", "outlines", "rates", "gaps")
 """Facts about samples that a column keeps."""
 
 Progress = Callable[[int, int, str], None]
@@ -62,6 +62,7 @@ class Column:
         sketches: Hashes that near copies share, see `near_copies.sketch`; empty as in `contents`.
         outlines: Low-frequency components of each recording, see `outlines.outline`; empty as in `contents`.
         rates: Sampling rate of each recording in Hz, derived from its clock; 0 for a bad one.
+        gaps: Longest time between two samples of each recording over the median one.
     """
 
     samples: Sequence[Sample]
@@ -73,6 +74,7 @@ class Column:
     sketches: Sequence[str]
     outlines: Sequence[str]
     rates: Sequence[float]
+    gaps: Sequence[float]
 
     @property
     def keys(self) -> tuple[SampleKey, ...]:
@@ -262,6 +264,7 @@ class _Building:
         self.head["sketches"].append(recording.sketch)
         self.head["outlines"].append(recording.outline)
         self.head["rates"].append(recording.rate)
+        self.head["gaps"].append(recording.gap)
         for window, array in enumerate(recording.pieces):
             self.shape, self.dtype = self.shape or array.shape, self.dtype or array.dtype
             if array.shape != self.shape:

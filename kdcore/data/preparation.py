@@ -25,7 +25,7 @@ from kdcore.data.leakage import content_leaks
 from kdcore.data.near_copies import near_copies
 from kdcore.data.outlines import resampled_copies
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.signal_checks import odd_rates
+from kdcore.data.signal_checks import interrupted, odd_rates
 from kdcore.data.splits import (
     checked_splits,
     class_warnings,
@@ -176,7 +176,7 @@ def load_table(
     bad = _bad(columns.values(), spec)
     joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
     dropped += _without_rows(join, joined, bad)
-    odd = _odd_rates(columns, branches, dataset)
+    odd = _odd_clocks(columns, branches, dataset)
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
     _refuse_empty(joined.by_split, odd)
@@ -363,14 +363,17 @@ def _by_key(samples: Sequence[Sample], texts: Sequence[str]) -> dict[SampleKey, 
     return {sample.key: text for sample, text in zip(samples, texts, strict=True) if text}
 
 
-def _odd_rates(columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
-    """Lines on recordings whose rate is implausible, or not the dataset's."""
+def _odd_clocks(columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
+    """Lines on recordings with gaps, and on those whose rate is implausible, or not the dataset's."""
     rates: dict[str, dict[SampleKey, float]] = {}
+    gaps: dict[str, dict[SampleKey, float]] = {}
     for branch in branches:
-        column = columns[id(branch)]
-        known = zip(column.samples, column.rates, strict=True)
-        rates[branch.modality.name] = {sample.key: rate for sample, rate in known if rate}
-    return [line for name, found in rates.items() for line in odd_rates(dataset.modalities[name], found)]
+        column, name = columns[id(branch)], branch.modality.name
+        known = list(zip(column.samples, column.rates, column.gaps, strict=True))
+        rates[name] = {sample.key: rate for sample, rate, _ in known if rate}
+        gaps[name] = {sample.key: gap for sample, _, gap in known}
+    said = [line for name, found in gaps.items() for line in interrupted(dataset.modalities[name], found)]
+    return said + [line for name, found in rates.items() for line in odd_rates(dataset.modalities[name], found)]
 
 
 def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:

@@ -14,7 +14,7 @@ from kdcore.contracts.modality import Modality, Signal
 from kdcore.data.branch import Branch
 from kdcore.data.near_copies import sketch
 from kdcore.data.outlines import outline
-from kdcore.data.signal_checks import measured_rate
+from kdcore.data.signal_checks import largest_gap, measured_rate
 from kdcore.data.windows import Cutting, WindowError, cut, timed
 from kdcore.errors import DataError
 
@@ -33,6 +33,7 @@ class Recording:
         sketch: Hashes that near copies share, see `near_copies.sketch`.
         outline: Low-frequency components, see `outlines.outline`.
         rate: Sampling rate in Hz derived from its clock; 0 if it is bad.
+        gap: Longest time between two samples over the median one.
     """
 
     pieces: Sequence[np.ndarray] = ()
@@ -41,6 +42,7 @@ class Recording:
     sketch: str = ""
     outline: str = ""
     rate: float = 0.0
+    gap: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ class Reader:
             raise
         except (DataError, ValueError) as error:
             return Recording(bad=str(error))
-        signal, rate = signals[name], measured_rate(signals[name])
+        signal, rate, gap = signals[name], measured_rate(signals[name]), largest_gap(signals[name])
         if not (content := content_hash(signal)):
-            return Recording(pieces, rate=rate)
-        return Recording(pieces, content=content, sketch=sketch(signal), outline=outline(signal), rate=rate)
+            return Recording(pieces, rate=rate, gap=gap)
+        return Recording(pieces, content=content, sketch=sketch(signal), outline=outline(signal), rate=rate, gap=gap)
 
     def _pieces(self, sample: Sample, branch: Branch, spec: Modality, signals: dict[str, Signal]) -> Iterator[np.ndarray]:
         """The sample's windows in turn, or the whole of it."""

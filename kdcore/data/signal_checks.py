@@ -24,6 +24,9 @@ FACTORS = {
 SATURATED = 0.2
 """Share of a channel's samples that stand at its largest or smallest value before it is called saturated."""
 
+INTERRUPTED = 10
+"""Gap, in median times between two samples, from which a recording counts as interrupted."""
+
 MANY = 5
 """Recordings that a line names."""
 
@@ -62,13 +65,31 @@ def measure(key: SampleKey, signal: Signal) -> Measured:
     values = np.asarray(signal.values).reshape(len(signal), -1)
     still = bool((values == values[:1]).all())
     lengths = np.sqrt(np.square(values, dtype=np.float64).sum(axis=1))
-    steps = np.diff(signal.clock)
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    gap = float(steps.max()) / usual if usual > 0 else 1.0
+    gap = largest_gap(signal)
     extent = (float(values.min()), float(values.max()))
     return Measured(
         key, len(signal), signal.duration, measured_rate(signal), *extent, float(np.median(lengths)), still, _stuck(values), gap
     )
+
+
+def largest_gap(signal: Signal) -> float:
+    """Longest time between two samples over the median one; 1 where sampling is even."""
+    if signal.times is None or len(signal.times) < 2:
+        return 1.0
+    steps = np.diff(signal.times)
+    usual = float(np.median(steps))
+    return float(steps.max()) / usual if usual > 0 else 1.0
+
+
+def interrupted(modality: Modality, gaps: Mapping[SampleKey, float]) -> list[str]:
+    """A line on the recordings with a gap, which resampling would bridge with a straight line.
+
+    Args:
+        modality: What was measured.
+        gaps: Sample → largest gap, see `largest_gap`.
+    """
+    found = [key for key, gap in gaps.items() if gap > INTERRUPTED]
+    return [f"{modality.name}: {len(found)} interrupted (a gap of more than ten samples): {_named(found)}"] if found else []
 
 
 def measured_rate(signal: Signal) -> float:
@@ -102,14 +123,14 @@ def odd_signals(modality: Modality, measured: Sequence[Measured]) -> list[str]:
         f"very short (less than a tenth of the median {usual:.3g} s)": [
             each for each in measured if each.length < 2 or each.duration < usual / 10
         ],
-        "interrupted (a gap of more than ten samples)": [each for each in measured if each.gap > 10],
     }
     said = [
         f"{modality.name}: {len(found)} {what}: {_named([each.key for each in found])}"
         for what, found in findings.items()
         if found
     ]
-    return [*said, *odd_rates(modality, {each.key: each.rate for each in measured})]
+    gaps = interrupted(modality, {each.key: each.gap for each in measured})
+    return [*said, *gaps, *odd_rates(modality, {each.key: each.rate for each in measured})]
 
 
 def odd_rates(modality: Modality, rates: Mapping[SampleKey, float]) -> list[str]:

@@ -251,3 +251,11 @@ def test_the_folder_says_all_that_is_needed(tmp_path):
     np.save(tmp_path / "clip.npy", walk(70))
     signal = read_recording(load_student(folder), tmp_path / "clip.npy")
     assert (signal.rate, signal.values.shape) == (50.0, (70, 3))
+
+
+def test_an_interrupted_recording_is_named_once(tmp_path):
+    student, values = load_predictor(saved_student(tmp_path / "student")), walk(60)
+    times = np.arange(60) / 50 + np.where(np.arange(60) < 30, 0.0, 3600.0)
+    with pytest.warns(UserWarning, match=r"interrupted for 3\.6e\+03 s, .*\(2 recordings\)") as found:
+        student.predict([Signal(values, 50.0, times=times)] * 2 + [Signal(values, 50.0)])
+    assert len(found) == 1
