@@ -80,6 +80,8 @@ class Reader:
         try:
             if name not in signals:
                 signals[name] = self.dataset.read(sample, name)
+            if not (np.isfinite(signals[name].rate) and signals[name].rate > 0):
+                raise DataError(f"the {name} signal has {signals[name].rate:g} samples per second; it must have more than 0")
             pieces = list(self._pieces(sample, branch, spec, signals))
         except WindowError:
             raise

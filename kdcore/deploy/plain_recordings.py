@@ -301,6 +301,8 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
     Raises:
         DataError: If the rate is unknown, or `values` has another type.
     """
+    if rate is not None:
+        known_rate(rate, modality)
     if isinstance(values, tuple):
         if len(values) != 2 or not isinstance(values[1], int | float):
             raise DataError(f"{modality.name}: a tuple is an (array, rate) pair; a batch of recordings is a list")

@@ -54,6 +54,8 @@ def read_recording(
     kind = student.reads[modality or student.modalities[0]]
     if not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: no such file")
+    if rate is not None:
+        _known_rate(path, rate, kind)
     recorded = student.description.get("recorded", {}).get(kind.name, {}).get("shape") or [0, 0]
     if not dataset and path.suffix == ".npy":
         return plain_array(path, kind, _known_rate(path, rate, kind), units, recorded[-1], decimal)
@@ -162,6 +164,7 @@ def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
         raise DataError(f"{name}: the student reads ({expected}), the recording has shape {values.shape}")
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: the recording must contain numbers, not {values.dtype}")
+    known_rate(signal.rate, modality)
     rate = student.rate_read(name)
     if rate and not same_rate(signal.rate, rate):
         raise DataError(

@@ -207,15 +207,17 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
 
 
 def resumed_facts(now: Facts, before: Facts | None) -> Facts:
-    """The facts of a resumed run, with a line if versions or code have changed since it started."""
+    """The facts of a resumed run, with a line if versions, code or files have changed since it started."""
     if before is None:
         return now
     changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
     said = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
     code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
     said += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
+    files = sorted(place for place in {*before.files, *now.files} if before.files.get(place) != now.files.get(place))
+    said += [f"another file at {place}" for place in files]
     line = (
-        [f"resumed with different software: {', '.join(said)}; its seeds were trained under different conditions"]
+        [f"resumed with different software or files: {', '.join(said)}; its seeds were trained under different conditions"]
         if said
         else []
     )
