@@ -102,13 +102,13 @@ def _command() -> None:
 
 def _with_default_command(arguments: list[str]) -> list[str]:
     """Complete the name of a group: ``kdcore runs`` lists the runs, and a group without a list shows its help."""
-    groups = {each.name: each.typer_instance for each in app.registered_groups}
     if not arguments:
         return ["--help"]
-    if len(arguments) > 1 or arguments[0] not in groups:
-        return arguments
-    commands = {each.name for each in groups[arguments[0]].registered_commands}
-    return [*arguments, "list" if "list" in commands else "--help"]
+    for group in app.registered_groups:
+        if arguments == [group.name] and group.typer_instance:
+            commands = {each.name for each in group.typer_instance.registered_commands}
+            return [*arguments, "list" if "list" in commands else "--help"]
+    return arguments
 
 
 def _without_plugin_files(arguments: list[str]) -> list[str]:

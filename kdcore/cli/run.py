@@ -99,9 +99,9 @@ def _check(recipe: str, overrides: list[str]) -> None:
 
 
 def evaluate(run_id: RunArgument, overrides: Overrides = None) -> None:
-    """Evaluate a run's saved students on its test split again, or on other recordings.
+    """Evaluate the saved students of a run again.
 
-    For other recordings, override the run's dataset, for example with data.dataset.root=FOLDER. All labelled recordings that
+    They are evaluated on the run's test split, or on other recordings. For other recordings, override the run's dataset, for example with data.dataset.root=FOLDER. All labelled recordings that
     the run did not train on are used.
     """
     from kdcore.runs.evaluation import evaluate_run

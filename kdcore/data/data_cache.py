@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import socket
@@ -29,11 +28,15 @@ from kdcore.data.reading import Reader, Recording
 from kdcore.data.reading_processes import prepared
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError
+from kdcore.plugin.code_files import code_hash, source_hash
 from kdcore.recipe.data_models import as_bytes
 from kdcore.user_warnings import warn
 
 FORMAT = 10
 """Version of the files and of the code that prepares data; increment it to have all data prepared again."""
+
+UNFINISHED = ".part"
+"""Suffix of a column that is not finished, or that must not be kept."""
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the largest size of prepared data on disk, such as ``20GiB``; unlimited by default."""
@@ -41,7 +44,7 @@ LIMIT = "KDCORE_CACHE_LIMIT"
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
 
-KEYS = {"recorded", "windows", "bad", "contents", "summaries", "rates", "shape", "dtype", "sha256"}
+KEYS = {"recorded", "windows", "bad", "contents", "summaries", "rates", "gaps", "shape", "dtype", "sha256"}
 """Keys of a column's ``column.json``."""
 
 Progress = Callable[[int, int, str], None]
@@ -60,6 +63,7 @@ class Column:
         contents: Hash of each recording, to find copies; empty for constant and very short ones.
         summaries: Leakage check → summary of each recording; empty where `contents` are.
         rates: Sampling rate of each recording in Hz, derived from its clock; 0 for a bad one.
+        gaps: Longest time between two samples of each recording divided by the median time.
     """
 
     samples: Sequence[Sample]
@@ -70,6 +74,7 @@ class Column:
     contents: Sequence[str]
     summaries: Mapping[str, Sequence[str]]
     rates: Sequence[float]
+    gaps: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -139,15 +144,18 @@ class ColumnCache:
                 os.utime(entry)  # when it was last used
             return columns
         finally:
-            for entry in entries if fingerprint is None else ():
+            for entry in (each for each in entries if each.suffix == UNFINISHED):
                 _remove(entry)  # a mapped file exists until its tensor is deleted
 
     def _entry(
         self, fingerprint: str | None, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]
     ) -> Path:
-        """Return the folder of a column; for one without an identity, a new folder that counts as unfinished."""
-        if fingerprint is None:
-            return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
+        """Return the folder of a column; for one that must not be kept, a new folder that counts as unfinished."""
+        unknown = [type(each).__name__ for each in (dataset, *branch.on_samples) if not _code(type(each))]
+        if fingerprint is not None and unknown:
+            warn(f"prepared data are not cached: the source file of the class {unknown[0]!r} is unknown")
+        if fingerprint is None or unknown:
+            return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}{UNFINISHED}"
         return self.folder / identity(fingerprint, dataset, branch, cutting, samples, self.checks)
 
     def _make_room(self, used: Sequence[Path]) -> None:
@@ -210,7 +218,8 @@ class ColumnCache:
             values = torch.from_numpy(np.fromfile(path, dtype).reshape(shape))
         bad = {int(number): text for number, text in head["bad"]}
         windows = np.array(head["windows"], np.int64)
-        return Column(samples, recorded, windows, values, bad, head["contents"], head["summaries"], head["rates"])
+        facts = (head[name] for name in ("contents", "summaries", "rates", "gaps"))
+        return Column(samples, recorded, windows, values, bad, *facts)
 
 
 class _Building:
@@ -230,7 +239,7 @@ class _Building:
         self.shape: tuple[int, ...] | None = None
         self.dtype: np.dtype | None = None
         self.rows = self.samples = 0
-        self.head: dict[str, Any] = {name: [] for name in ("recorded", "windows", "bad", "contents", "rates")}
+        self.head: dict[str, Any] = {name: [] for name in ("recorded", "windows", "bad", "contents", "rates", "gaps")}
         self.head["summaries"] = {check.name: [] for check in checks}
 
     def add(self, sample: Sample, recording: Recording) -> None:
@@ -245,6 +254,7 @@ class _Building:
         for name, texts in self.head["summaries"].items():
             texts.append(recording.summaries.get(name, ""))
         self.head["rates"].append(recording.rate)
+        self.head["gaps"].append(recording.gap)
         for window, array in enumerate(recording.pieces):
             self.shape, self.dtype = self.shape or array.shape, self.dtype or array.dtype
             if array.shape != self.shape:
@@ -355,16 +365,16 @@ def identity(
     checks: Sequence[LeakageCheck],
 ) -> str:
     """Return the name of a column's folder, which depends on the data, their description, options, and the code."""
-    sources = [_source(type(each)) for each in (dataset, *branch.on_samples, *checks)]
+    sources = [_code(type(each)) for each in (dataset, *branch.on_samples, *checks)]
     keys = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
     modality = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
     parts = [FORMAT, fingerprint, modality, branch.identity, sources, str(cutting), keys]
     return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 
-def _source(cls: type) -> str:
-    """Return a hash of the module that defines a class, which changes when its code is edited."""
-    try:
-        return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return cls.__qualname__
+def _code(cls: type) -> str:
+    """Return a hash of the code that a class depends on, which changes when the code is edited; empty if it is unknown."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if cls.__module__.startswith("kdcore.") and file:
+        return source_hash(Path(file))  # the rest of kdcore is covered by FORMAT
+    return code_hash(cls.__module__)

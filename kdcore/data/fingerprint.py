@@ -155,6 +155,8 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
     digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
     content_options = {name: value for name, value in options.items() if name not in PLACES}
     digest.update(json.dumps(content_options, sort_keys=True, default=str).encode())
+    for named in sorted({path for path in _paths(content_options, places) if path.is_file()}):
+        digest.update(f"|option {hashes.of(named)}".encode())  # such as a calibration
     for sample in samples:
         digest.update(f"{sample.key}|{sample.label}".encode())
         if sample.target is not None or sample.weight != 1.0:
@@ -196,6 +198,7 @@ def _resolve_path(source: str | os.PathLike[Any], places: Sequence[Path]) -> Pat
         return source if isinstance(source, Path) else Path(os.fsdecode(source))
     if not source or "\0" in source or len(source) > 4096:
         return None
+    source = os.path.expanduser(source)
     with suppress(OSError):
         for candidate in [*([Path(source)] if os.path.isabs(source) else []), *(place / source for place in places)]:
             if candidate.exists():

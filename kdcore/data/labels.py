@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
@@ -21,6 +23,8 @@ def training_labels(
 ) -> Tensor:
     """The training labels: `labels` with the recipe's noise, without withheld labels and those of held-out splits.
 
+    Shares and noise are drawn by recording: all windows of a recording have the same training label.
+
     Raises:
         DataError: If the recipe lists a subject or a recording that is not in the training split.
     """
@@ -29,13 +33,31 @@ def training_labels(
         if split in HELD_OUT:
             training[rows] = unknown(labels)
             continue
-        noisy = labels[rows].numpy()
+        # Windows of a recording overlap, so they all keep its label, get the same wrong one, or have none.
+        first, recording = recordings_of([keys[row] for row in rows.tolist()])
+        noisy = labels[rows].numpy()[first]
         if noisy.ndim == 1:
             noisy = noisy_labels(noisy, spec.label_noise, num_classes, seed=spec.label_noise_seed)
         if isinstance(spec.labels, SomeLabels) and split == "train":
-            noisy = _some(noisy, spec.labels, [keys[row] for row in rows.tolist()])
-        training[rows] = torch.from_numpy(noisy)
+            noisy = _some(noisy, spec.labels, [keys[row] for row in rows[first].tolist()])
+        training[rows] = torch.from_numpy(noisy[recording])
     return training
+
+
+def recordings_of(keys: Sequence[SampleKey]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Group samples by the recording that they are windows of.
+
+    Args:
+        keys: Keys of N samples.
+
+    Returns:
+        (R,) index of each recording's first sample, in the order of the samples; and (N,) index of each sample's recording.
+    """
+    if not any(key.window for key in keys):
+        return np.arange(len(keys)), np.arange(len(keys))
+    number: dict[SampleKey, int] = {}
+    recording = np.array([number.setdefault(replace(key, window=0), len(number)) for key in keys], np.int64)
+    return np.unique(recording, return_index=True)[1], recording
 
 
 def label_warnings(

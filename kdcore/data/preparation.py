@@ -22,7 +22,7 @@ from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, training_labels
 from kdcore.data.leakage import RecordingAudit, leakage_checks
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.signal_checks import odd_rates
+from kdcore.data.signal_checks import interrupted, odd_rates
 from kdcore.data.splits import class_warnings, load_splits, raised_as, with_shares_missing
 from kdcore.data.table import Table
 from kdcore.data.targets import target_warnings, with_statistics
@@ -95,7 +95,7 @@ def load_table(
     bad = _bad_samples(columns, spec)
     joined = join.rows([(column, modality) for (modality, _), column in columns.items()])
     dropped += _without_rows(join, joined, bad)
-    odd = _odd_rates(columns, dataset)
+    odd = _odd_clocks(columns, dataset)
     with raised_as(SplitError):
         copies = _refuse_copies(splits, columns, RecordingAudit(checks, dataset.read))
     _refuse_empty(joined.by_split, odd)
@@ -173,12 +173,15 @@ def _without_rows(join: KeyJoin, joined: JoinedRows, bad: Mapping[SampleKey, str
         yield Dropped.of(key, Dropped.BAD if key in bad else Dropped.SHORT, bad.get(key, ""), split)
 
 
-def _odd_rates(columns: Columns, dataset: Dataset) -> list[str]:
-    rates: dict[str, dict[SampleKey, float]] = {}
+def _odd_clocks(columns: Columns, dataset: Dataset) -> list[str]:
+    """Return lines on recordings with gaps, and on those with implausible rates or rates that the dataset does not declare."""
+    lines: dict[str, None] = {}  # several branches may read one modality
     for (modality, _), column in columns.items():
-        pairs = zip(column.samples, column.rates, strict=True)
-        rates[modality] = {sample.key: rate for sample, rate in pairs if rate}
-    return [line for modality, by_sample in rates.items() for line in odd_rates(dataset.modalities[modality], by_sample)]
+        gaps = {sample.key: gap for sample, gap in zip(column.samples, column.gaps, strict=True)}
+        rates = {sample.key: rate for sample, rate in zip(column.samples, column.rates, strict=True) if rate}
+        lines |= dict.fromkeys(interrupted(dataset.modalities[modality], gaps))
+        lines |= dict.fromkeys(odd_rates(dataset.modalities[modality], rates))
+    return list(lines)
 
 
 def _refuse_copies(splits: Splits, columns: Columns, audit: RecordingAudit) -> list[str]:

@@ -13,7 +13,7 @@ from kdcore.contracts.leakage_check import LeakageCheck
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.data.branch import Branch
 from kdcore.data.leakage import summarise
-from kdcore.data.signal_checks import measured_rate
+from kdcore.data.signal_checks import largest_gap, measured_rate
 from kdcore.data.windows import Cutting, WindowError, cut, timed, windows
 from kdcore.errors import DataError
 
@@ -28,6 +28,7 @@ class Recording:
         content: Hash of the recorded values, see `leakage.content_hash`.
         summaries: Summary of the recording by leakage check.
         rate: Sampling rate in Hz derived from its clock; 0 if it is bad.
+        gap: Longest time between two samples divided by the median time.
     """
 
     pieces: Sequence[np.ndarray] = ()
@@ -35,6 +36,7 @@ class Recording:
     content: str = ""
     summaries: Mapping[str, str] = field(default_factory=dict)
     rate: float = 0.0
+    gap: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,17 @@ class Reader:
         try:
             if name not in signals:
                 signals[name] = self.dataset.read(sample, name)
+            if not (np.isfinite(signals[name].rate) and signals[name].rate > 0):
+                raise DataError(f"the {name} signal has {signals[name].rate:g} samples per second; it must have more than 0")
             pieces = list(self._pieces(sample, branch, spec, signals))
         except WindowError:
             raise
         except (DataError, ValueError) as error:
             return Recording(bad=str(error))
-        content, summaries = summarise(signals[name], self.checks)
-        return Recording(pieces, content=content, summaries=summaries, rate=measured_rate(signals[name]))
+        signal = signals[name]
+        content, summaries = summarise(signal, self.checks)
+        rate, gap = measured_rate(signal), largest_gap(signal)
+        return Recording(pieces, content=content, summaries=summaries, rate=rate, gap=gap)
 
     def _pieces(self, sample: Sample, branch: Branch, spec: Modality, signals: dict[str, Signal]) -> Iterator[np.ndarray]:
         """Yield the windows of a recording in order, or the whole recording."""

@@ -1,8 +1,8 @@
-"""Checks of recorded signals for wrong sampling rates and units."""
+"""Checks of recorded signals for wrong sampling rates, gaps and units."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,8 +10,31 @@ from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import HIGHEST_RATE, LOWEST_RATE, misread_time, time_factor
 
+INTERRUPTED = 10
+"""Gap in median times between two samples above which a recording counts as interrupted."""
+
 MANY = 5
 """Number of recordings that a line names."""
+
+
+def largest_gap(signal: Signal) -> float:
+    """Return the longest time between two samples divided by the median time; 1 for regular sampling."""
+    if signal.times is None or len(signal.times) < 2:
+        return 1.0
+    steps = np.diff(signal.times)
+    usual = float(np.median(steps))
+    return float(steps.max()) / usual if usual > 0 else 1.0
+
+
+def interrupted(modality: Modality, gaps: Mapping[SampleKey, float]) -> list[str]:
+    """Return a line on the recordings with a gap, which resampling would bridge with a straight line.
+
+    Args:
+        modality: What was measured.
+        gaps: Sample → largest gap, see `largest_gap`.
+    """
+    keys = [key for key, gap in gaps.items() if gap > INTERRUPTED]
+    return [f"{modality.name}: {len(keys)} interrupted (a gap of more than ten samples): {_named(keys)}"] if keys else []
 
 
 def measured_rate(signal: Signal) -> float:
@@ -45,12 +68,17 @@ def odd_rates(modality: Modality, rates: Mapping[SampleKey, float]) -> list[str]
         return []
     units = {misread_time(rate, modality.rate or (usual if _plausible(rate) else None)) for rate in odd.values()}
     unit = units.pop() if len(units) == 1 else ""
-    names = "; ".join(map(str, [*odd][:MANY])) + (f" and {len(odd) - MANY} more" if len(odd) > MANY else "")
-    return [f"{modality.name}: {len(odd)} {what}: {min(odd.values()):.4g} to {max(odd.values()):.4g} Hz{unit}: {names}"]
+    extremes = f"{min(odd.values()):.4g} to {max(odd.values()):.4g} Hz"
+    return [f"{modality.name}: {len(odd)} {what}: {extremes}{unit}: {_named([*odd])}"]
 
 
 def _plausible(rate: float) -> bool:
     return LOWEST_RATE <= rate <= HIGHEST_RATE
+
+
+def _named(keys: Sequence[SampleKey]) -> str:
+    more = f" and {len(keys) - MANY} more" if len(keys) > MANY else ""
+    return "; ".join(map(str, keys[:MANY])) + more
 
 
 def looks_like_g(modality: Modality, size: float) -> bool:

@@ -13,10 +13,11 @@ import numpy as np
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.target import Target, read_target
 from kdcore.data.arrays import as_numpy
+from kdcore.data.signal_checks import INTERRUPTED, largest_gap
 from kdcore.data.windows import Span, cut, timed, windows
 from kdcore.deploy.recordings import as_signal, fitting, read_recording
 from kdcore.errors import DataError
-from kdcore.user_warnings import counted
+from kdcore.user_warnings import counted, warn
 
 Rate = float | Mapping[str, float] | None
 """Samples per second of every modality, or by name."""
@@ -177,6 +178,14 @@ class Predictor(ABC):
         Raises:
             DataError: As `spans`.
         """
+        for name in self.modalities:
+            if largest_gap(signals[name]) > INTERRUPTED:
+                longest = float(np.diff(signals[name].clock).max())
+                warn(
+                    f"{name}: the recording is interrupted for {longest:.3g} s, more than {INTERRUPTED} samples; "
+                    "resampling draws a straight line over the gap, so cut the recording there",
+                    kind=f"{name} interrupted",
+                )
         return cut_pieces({name: signals[name] for name in self.modalities}, self.spans(signals, window))
 
     def _batch(self, recordings: Any) -> list[Any] | None:

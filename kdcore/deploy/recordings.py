@@ -60,6 +60,9 @@ def read_recording(
     name = modality or student.modalities[0]
     if not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: no such file")
+    if rate is not None:
+        with _located(path):
+            known_rate(rate, student.reads[name])
     if path.suffix == ".npy" and not dataset:
         with _located(path):
             form = recording_form(student, name, rate, units, "--rate")
@@ -214,6 +217,8 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
     Raises:
         DataError: If the rate is unknown, or `values` has another type.
     """
+    if rate is not None:
+        known_rate(rate, modality)
     if isinstance(values, tuple):
         if len(values) != 2 or not isinstance(values[1], int | float):
             raise DataError(f"{modality.name}: a tuple is an (array, rate) pair; a batch of recordings is a list")
@@ -310,6 +315,7 @@ def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
         raise DataError(f"{name}: the student reads ({expected}), the recording has shape {values.shape}")
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: the recording must contain numbers, not {values.dtype}")
+    known_rate(signal.rate, modality)
     rate = student.rate_read(name)
     if rate and not same_rate(signal.rate, rate):
         raise DataError(

@@ -37,7 +37,7 @@ def evidence(module: str, *others: str) -> Any:
     own = _top(module)
     contents: dict[str, str] = {}
     packages: dict[str, list[str | None]] = {}
-    if _file_of(module) is None:
+    if file_of(module) is None:
         return None
     waiting = [module, *others]
     while waiting:
@@ -47,9 +47,9 @@ def evidence(module: str, *others: str) -> Any:
             continue
         if name == _DYNAMIC:
             return None
-        if top != own and _is_installed(top):
+        if top != own and is_installed(top):
             packages[top] = _installed(top)
-        elif file := _file_of(name):
+        elif file := file_of(name):
             if not _is_as_loaded(file) or _ENVIRONMENT.search(file.read_bytes()):
                 return None
             contents[name] = _digest(name)
@@ -62,7 +62,7 @@ def holds(stored: Any) -> bool:
     try:
         contents, packages = stored["contents"].items(), stored["packages"].items()
         return all(_digest(module) == digest for module, digest in contents) and all(
-            (_version(distribution) == number) if distribution else _file_of(top) is None
+            (_version(distribution) == number) if distribution else file_of(top) is None
             for top, (distribution, number) in packages
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
@@ -80,9 +80,9 @@ def is_light(module: str) -> bool:
         if name in seen or top in sys.stdlib_module_names or top in _LIGHT:
             continue
         seen.add(name)
-        if _is_installed(top) and top != _top(module) and top != "kdcore":
+        if is_installed(top) and top != _top(module) and top != "kdcore":
             return False
-        if _file_of(name) is not None:
+        if file_of(name) is not None:
             waiting += [each.name for each in _imports(name) if each.at_once]
         elif name == module:
             return False
@@ -98,7 +98,7 @@ class _Import:
 
 @cache
 def _imports(module: str) -> tuple[_Import, ...]:
-    file = _file_of(module)
+    file = file_of(module)
     if file is None or file.suffix != ".py":
         return ()
     package = module if file.stem == "__init__" else module.rpartition(".")[0]
@@ -144,7 +144,7 @@ def _top(module: str) -> str:
 
 
 @cache
-def _file_of(module: str) -> Path | None:
+def file_of(module: str) -> Path | None:
     """Return the file of a module without importing its parents; None if the module does not exist or has no file."""
     loaded = getattr(sys.modules.get(module), "__file__", None)
     if loaded:
@@ -163,7 +163,7 @@ def _file_of(module: str) -> Path | None:
 
 @cache
 def _digest(module: str) -> str:
-    file = _file_of(module)
+    file = file_of(module)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
 
 
@@ -173,9 +173,9 @@ def _is_as_loaded(file: Path) -> bool:
 
 
 @cache
-def _is_installed(top: str) -> bool:
+def is_installed(top: str) -> bool:
     """Return whether a top-level module is installed rather than a checkout, so that its version identifies its content."""
-    file = _file_of(top)
+    file = file_of(top)
     return file is None or bool({"site-packages", "dist-packages"} & set(file.parts))
 
 

@@ -24,6 +24,7 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import make
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
+from kdcore.recipe.named_files import file_hashes
 from kdcore.suggestions import nearest
 
 
@@ -185,7 +186,7 @@ class Builder:
                     what = f"{spec.name!r} works on whole recordings and must come before {specs[index - 1].name!r}"
                     raise RecipeError([self.problem(where, what)])
                 on_samples.append(transform)
-                identity.append([spec.name, spec.options])
+                identity.append([spec.name, spec.options, file_hashes(spec.options)])
             else:
                 on_batches.append(transform)
                 self._batch_transforms[transform] = where

@@ -53,10 +53,11 @@ Text = Annotated[str | int, AfterValidator(str)]
 
 
 class SomeLabels(Section):
-    """Labels for some samples of the training split: a fraction of each class, or listed ones."""
+    """Labels for some recordings of the training split: a fraction of each class, or listed ones."""
 
     share: Annotated[float, Gt(0), Le(1)] | None = None
-    """Fraction of each class's samples that keep their label, drawn at random; at least one per class."""
+    """Fraction of each class's recordings that keep their label, drawn at random; at least one per class. All windows of a
+    recording have its label, or none."""
     seed: Annotated[int, Ge(0)] = 0
     """Random seed of the fraction."""
     subjects: Annotated[list[Text], MinLen(1)] | None = None
@@ -114,7 +115,7 @@ class DataSpec(Section):
     mix: MixSpec | None = None
     """Mixup or cutmix of each batch, the same for all participants."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Fraction of the training labels that are replaced by another class."""
+    """Fraction of the training recordings whose label is replaced by another class."""
     label_noise_seed: Annotated[int, Ge(0)] = 0
     """Random seed of the label noise."""
     on_bad_sample: Literal["error", "skip"] = "error"

@@ -11,6 +11,7 @@ from kdcore.cache import cache_folder
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.models import Recipe
+from kdcore.recipe.named_files import file_hashes
 from kdcore.recipe.plan import Plan
 from kdcore.runs.context import RunContext
 from kdcore.runs.outcome import Outcome
@@ -49,7 +50,8 @@ def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None
     filled = plan.filled
     sections = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
     data = {key: filled["data"][key] for key in ("batch_size", "sampler", "mix")}
-    return TrainedStages(cache_folder() / "teachers", {**sections, "seed": seed, **data})
+    files = file_hashes(sections)
+    return TrainedStages(cache_folder() / "teachers", {**sections, "seed": seed, **data, "files": files})
 
 
 def evaluate_arm(

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from kdcore.contracts.training import Training
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
@@ -33,9 +35,12 @@ from kdcore.training.precision_check import check_precision
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
 from kdcore.training.sharding import undividable
+from kdcore.training.validation import by_loss_only, primary_and_loss
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+UNLABELLED = "there are no labelled validation samples"
 
 NEEDED_FOR = {
     "select": "select the best epoch",
@@ -244,23 +249,38 @@ def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
 
 
 def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
-    """Refuse to choose epochs without labelled validation samples."""
+    """Refuse to choose epochs by a metric that the validation split leaves undefined."""
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.plan.stages[DISTILLED]:
-        blind = not _can_choose(table) or set(stage.learners) & set(withheld)
-        for key in {training.reads_validation for training in stage.training.values()} - {""} if blind else ():
-            why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: there are no labelled validation samples"
-            hint = "hold some out, e.g. data.protocol.validation_subjects=1" + (", or select: last" if key == "select" else "")
-            problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.{key}", why, hint))
+        for name, training in stage.training.items():
+            if not (key := training.reads_validation):
+                continue
+            blind = UNLABELLED if set(stage.learners) & set(withheld) else _blindness(table, name, training)
+            if blind:
+                why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: {blind}"
+                hint = "hold others out, e.g. data.protocol.validation_subjects=1" + (
+                    ", or select: last" if key == "select" else ""
+                )
+                problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.{key}", why, hint))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
 
 
-def _can_choose(table: Table) -> bool:
-    """True if the validation split says which epoch is better; of labels, some sample must have one."""
-    labels = table.labels[table.labelled_rows("validation")]
-    return bool(len(labels)) and (table.target.kind != "labels" or bool((labels == 1).any()))
+def _blindness(table: Table, learner: str, training: Training) -> str:
+    """Why the validation split cannot say which epoch of a learner is better; empty if it can."""
+    rows = table.labelled_rows("validation")
+    if not len(rows):
+        return UNLABELLED
+    there = table.complete([learner], rows)
+    labels = table.labels[rows if there is None else rows[there]].cpu().numpy()
+    if not len(labels):
+        return f"no labelled validation sample has the signals of {learner}"
+    if table.target.is_classes or by_loss_only(training):
+        return ""
+    value, _ = primary_and_loss(np.zeros(labels.shape), labels, table.target)
+    title = table.target.metric(table.target.primary).title
+    return f"{title} is undefined on the validation samples" if np.isnan(value) else ""
 
 
 def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:

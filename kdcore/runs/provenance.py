@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdcore.cache import cache_folder
 from kdcore.data.fingerprint import UnidentifiedError
 from kdcore.data.preparation import recordings_fingerprint
 from kdcore.data.splits import complete_samples, listed_samples
+from kdcore.plugin.code_files import code_hash
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, factories_used, versions_used
 from kdcore.recipe.models import Recipe
-from kdcore.training.trained_teachers import package_home, source_hash
+from kdcore.recipe.named_files import DIGITS, file_hashes
 
 if TYPE_CHECKING:
     from kdcore.runs.records import Facts
 
-DIGITS = 12
 UNKNOWN = "unknown"
 
 
@@ -100,42 +99,17 @@ def provenance_of(recipe: Recipe) -> Provenance:
 
 
 def code_hashes(recipe: Recipe, used: Sequence[str], plugins: PluginManager) -> dict[str, str]:
-    """Return hashes of source files: of kdcore, of plugins by name, and of factories by ``module:factory``."""
+    """Return hashes of the code of kdcore, of plugins by name, and of factories by ``module:factory``; see `code_hash`."""
     modules = {"kdcore": "kdcore", **{name: plugins.plugins[name].module for name in sorted(used)}}
     for factory in factories_used(recipe):
         modules[factory] = factory.partition(":")[0]
-        recipe.registry.get("encoder", factory).load()  # package_home looks it up among the loaded modules
-    folders = {name: package_home(module) for name, module in modules.items()}
-    return {name: source_hash(folder)[:DIGITS] for name, folder in folders.items() if folder}
+        recipe.registry.get("encoder", factory).load()  # code_hash looks it up among the loaded modules
+    hashes = {name: code_hash(module)[:DIGITS] for name, module in modules.items()}
+    return {name: found for name, found in hashes.items() if found}
 
 
 def named_files(recipe: Recipe) -> dict[str, str]:
     """Return hashes of the files that a recipe names, by path in the recipe, without recordings and plugins."""
     tree = {key: value for key, value in recipe.filled().items() if key not in ("plugins", *Recipe.NO_CONFIGURATION)}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "dataset"}
-    hashes = {}
-    for place, value in _texts(tree):
-        path = Path(value).expanduser()
-        if len(value) < 4096 and "\0" not in value and path.is_file():
-            with open(path, "rb") as file:
-                hashes[place] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
-        elif place.endswith(".weights.file") and path.is_dir():
-            hashes[place] = _hash_of_folder(path)
-    return hashes
-
-
-def _hash_of_folder(folder: Path) -> str:
-    """Return a hash of the names and contents of the files in a folder, without subfolders."""
-    digest = hashlib.sha256()
-    for file in sorted(each for each in folder.iterdir() if each.is_file()):
-        with open(file, "rb") as stream:
-            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:DIGITS]
-
-
-def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(values, str):
-        yield place, values
-    elif isinstance(values, Mapping | list):
-        for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
-            yield from _texts(value, f"{place}.{key}" if place else str(key))
+    return file_hashes(tree)

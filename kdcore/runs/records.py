@@ -209,16 +209,18 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
 
 
 def resumed_facts(now: Facts, before: Facts | None) -> Facts:
-    """The facts of a resumed run, with a line if versions or code have changed since it started."""
+    """The facts of a resumed run, with a line if versions, code or files have changed since it started."""
     if before is None:
         return now
     changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
     changes = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
     code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
     changes += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
+    files = sorted(place for place in {*before.files, *now.files} if before.files.get(place) != now.files.get(place))
+    changes += [f"another file at {place}" for place in files]
     if not changes:
         return replace(now, resumed=before.resumed)
-    line = f"resumed with different software: {', '.join(changes)}; its seeds were trained under different conditions"
+    line = f"resumed with different software or files: {', '.join(changes)}; its seeds were trained under different conditions"
     return replace(now, resumed=[*before.resumed, line])
 
 

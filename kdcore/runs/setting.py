@@ -58,7 +58,7 @@ def _labels(data: DataSpec) -> str:
     noisy += "Batches were balanced by class. " if data.sampler == "balanced" else ""
     if isinstance(data.labels, SomeLabels):
         share = f"{100 * data.labels.share:g} %" if data.labels.share else "Some"
-        return f"{noisy}{share} of the training samples are labelled. "
+        return f"{noisy}{share} of the training {'recordings' if data.window else 'samples'} are labelled. "
     return f"{noisy}Students were trained without labels. " if data.labels == "withheld" else noisy
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from kdcore.data.table import Table
 from kdcore.errors import CheckpointError, StoppedError
+from kdcore.plugin.code_files import source_hash, source_homes
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.checkpoint import Checkpoints
 from kdcore.training.participants import Distiller
@@ -138,20 +138,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _code_of(modules: Sequence[torch.nn.Module]) -> dict[str, str]:
-    """Hash the sources of kdcore and of every package that defines one of the modules, except torch."""
-    homes = {package_home(type(module).__module__) for module in modules} | {package_home("kdcore")}
-    return {str(home): source_hash(home) for home in sorted(filter(None, homes)) if home.name != "torch"}
-
-
-def package_home(module: str) -> Path | None:
-    """The folder of the package that `module` belongs to, or its file if it belongs to none."""
-    for name in (module.split(".")[0], module):
-        if file := getattr(sys.modules.get(name), "__file__", None):
-            return Path(file).parent if Path(file).name == "__init__.py" else Path(file)
-    return None
-
-
-def source_hash(home: Path) -> str:
-    """A hash of the Python files of a package, or of a single file."""
-    files = sorted(home.rglob("*.py")) if home.is_dir() else [home]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    """Hash the sources of kdcore and of every package that defines one of the modules, except torch, and of their imports."""
+    names = {type(module).__module__ for module in modules} | {"kdcore"}
+    homes = {home for name in names if name.split(".")[0] != "torch" for home in source_homes(name)}
+    return {str(home): source_hash(home) for home in sorted(homes)}

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.contracts.training import Training
+from kdcore.errors import TrainingError
 from kdcore.training.learner import Learner
 from kdcore.training.participants import FUSION
 from kdcore.training.scores import mean_average_precision, mean_errors, mean_known, r_squared
@@ -89,9 +90,25 @@ def reads_loss(training: Training) -> bool:
     return metric_of(training) == "loss" or (rule.name == "plateau" and rule.monitor == "validation-loss")
 
 
+def by_loss_only(training: Training) -> bool:
+    """True if whatever reads the validation split reads its loss, which is defined wherever there are labels."""
+    rule = training.learning_rate
+    chooses = training.select == "best" or training.early_stopping is not None
+    return not (chooses and metric_of(training) != "loss") and not (
+        rule.name == "plateau" and rule.monitor == "validation-accuracy"
+    )
+
+
 def improved(learner: Learner, training: Training, score: Scores) -> bool:
-    """Update early stopping with an epoch's score; returns True if the epoch is the best so far and must be kept."""
+    """Update early stopping with an epoch's score; returns True if the epoch is the best so far and must be kept.
+
+    Raises:
+        TrainingError: If the score is undefined, such as R² of equal values.
+    """
     value = score.at(metric_of(training))
+    if np.isnan(value) and training.reads_validation in ("select", "early_stopping"):
+        what = "loss" if metric_of(training) == "loss" else score.name
+        raise TrainingError(f"{learner.name}: {what} is undefined on the validation samples, so no epoch is the best")
     if training.early_stopping:
         better = value > learner.reference + training.early_stopping.min_delta
         learner.reference, learner.stale = (value, 0) if better else (learner.reference, learner.stale + 1)

@@ -66,7 +66,7 @@ def verdict(conditions: Sequence[str], numbers: Sequence[str]) -> str:
 
 
 def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
-    """Return lines on changes that may explain different results: recipe, data, split rule, versions, machine."""
+    """Return lines on changes that may explain different results: recipe, data, split rule, versions, code, files, machine."""
     was, now = original.facts, again.facts
     for why in was.extends.get("differs", ()):
         yield f"the original extends {was.extends['run']} and is {why}"
@@ -78,6 +78,10 @@ def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[st
         then, here = was.versions.get(name, "not used"), now.versions.get(name, "not used")
         if then != here:
             yield f"{name}: {then} then, {here} now"
+    for what, before, after in (("code of", was.code, now.code), ("file at", was.files, now.files)):
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) != after.get(name):
+                yield f"the {what} {name} has changed"
 
 
 def changed_results(original: FinishedRun, again: FinishedRun) -> Iterator[str]:

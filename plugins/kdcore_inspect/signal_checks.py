@@ -8,7 +8,17 @@ from statistics import median_low
 
 import numpy as np
 
-from kdcore import UNITS, Modality, SampleKey, Signal, looks_like_g, measured_rate, odd_rates
+from kdcore import (
+    UNITS,
+    Modality,
+    SampleKey,
+    Signal,
+    interrupted,
+    largest_gap,
+    looks_like_g,
+    measured_rate,
+    odd_rates,
+)
 
 FACTORS = {
     ("m/s^2", UNITS["g"][1]): "g",
@@ -63,9 +73,7 @@ def measure(key: SampleKey, signal: Signal) -> Measured:
     values = np.asarray(signal.values).reshape(len(signal), -1)
     still = bool((values == values[:1]).all())
     lengths = np.sqrt(np.square(values, dtype=np.float64).sum(axis=1))
-    steps = np.diff(signal.clock)
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    gap = float(steps.max()) / usual if usual > 0 else 1.0
+    gap = largest_gap(signal)
     extent = (float(values.min()), float(values.max()))
     return Measured(
         key, len(signal), signal.duration, measured_rate(signal), *extent, float(np.median(lengths)), still, _stuck(values), gap
@@ -95,14 +103,14 @@ def odd_signals(modality: Modality, measured: Sequence[Measured]) -> list[str]:
         f"very short (less than a tenth of the median {usual:.3g} s)": [
             each for each in measured if each.length < 2 or each.duration < usual / 10
         ],
-        "interrupted (a gap of more than ten samples)": [each for each in measured if each.gap > 10],
     }
     lines = [
         f"{modality.name}: {len(group)} {what}: {_named([each.key for each in group])}"
         for what, group in findings.items()
         if group
     ]
-    return [*lines, *odd_rates(modality, {each.key: each.rate for each in measured})]
+    gaps = interrupted(modality, {each.key: each.gap for each in measured})
+    return [*lines, *gaps, *odd_rates(modality, {each.key: each.rate for each in measured})]
 
 
 def odd_ranges(modality: Modality, measured: Sequence[Measured]) -> list[str]:

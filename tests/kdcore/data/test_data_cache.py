@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import socket
@@ -105,6 +106,38 @@ def test_an_edited_transform_is_not_served_from_before(files, tmp_path, monkeypa
         pipeline = Pipeline([Branch(toys.WRIST, [module.Edited()], [], "[]")])
         found.append(toys.table(toys.Files(files), {"student": pipeline}, tmp_path / "cache").inputs["student"][0])
     np.testing.assert_allclose(found[1], found[0] * 5, rtol=1e-6)
+
+
+def test_an_edited_helper_of_a_transform_is_not_served_from_before(files, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "helped.py").write_text(
+        "from helping import factor\n"
+        "from kdcore import SampleTransform\n\n"
+        "class Helped(SampleTransform):\n"
+        "    def __call__(self, signal):\n"
+        "        return signal.with_values(signal.values * factor)\n"
+    )
+    found = []
+    for factor in (1.0, 50.0):
+        (tmp_path / "helping.py").write_text(f"factor = {factor}\n")
+        for name in ("helped", "helping"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        pipeline = Pipeline([Branch(toys.WRIST, [importlib.import_module("helped").Helped()], [], "[]")])
+        found.append(toys.table(toys.Files(files), {"student": pipeline}, tmp_path / "cache").inputs["student"][0])
+    np.testing.assert_allclose(found[1], found[0] * 50, rtol=1e-6)
+
+
+def test_data_of_a_class_without_a_source_file_are_not_kept(files, tmp_path, monkeypatch):
+    cell = type(sys)("cell_of_a_notebook")
+    monkeypatch.setitem(sys.modules, "cell_of_a_notebook", cell)
+    kind = type("Typed", (toys.Times,), {"__module__": "cell_of_a_notebook"})
+    for factor in (1.0, 5.0):
+        pipeline = Pipeline([Branch(toys.WRIST, [kind(factor)], [], "[]")])
+        with pytest.warns(UserWarning, match="not cached: the source file of the class 'Typed' is unknown"):
+            found = toys.table(toys.Files(files), {"student": pipeline}, tmp_path / "cache").inputs["student"][0]
+        np.testing.assert_allclose(found, expected(files) * factor, rtol=1e-6)
+    assert not columns_in(tmp_path / "cache")
 
 
 def test_a_large_column_stays_on_disk_with_the_same_values(files, tmp_path):

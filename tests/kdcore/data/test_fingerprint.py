@@ -64,6 +64,16 @@ def test_text_below_the_root_and_numbers_into_a_file_are_seen_too(tmp_path, file
         assert taken(tmp_path, source, options) != before
 
 
+@pytest.mark.parametrize("options", [lambda f: {"calibration": str(f)}, lambda f: {"devices": {"watch": [f, 1]}}])
+def test_a_file_that_an_option_of_the_dataset_names_counts_by_its_content(tmp_path, file, options):
+    calibration, found = tmp_path / "calibration.json", []
+    for text in ("[1.0]", "[9.8]", "[1.0]"):
+        calibration.write_text(text)
+        found.append(taken(tmp_path, file, options(calibration)))
+    assert found[0] != found[1]
+    assert found[0] == found[2]
+
+
 def test_the_middle_of_a_large_file_counts(tmp_path):
     large = tmp_path / "large.bin"
     content = bytearray(40 << 20)

@@ -39,7 +39,16 @@ def recordings(draw):
         rows = [(number, window) for number in range(len(having)) for window in range(draw(st.integers(0, 3)))]
         recorded, windows = (np.array([row[each] for row in rows], np.int64) for each in (0, 1))
         columns.append(
-            Column(having, recorded, windows, torch.arange(float(len(rows))), {}, [""] * len(having), {}, [1.0] * len(having))
+            Column(
+                having,
+                recorded,
+                windows,
+                torch.arange(float(len(rows))),
+                {},
+                [""] * len(having),
+                {},
+                *[[1.0] * len(having)] * 2,
+            )
         )
     return samples, Splits(members, "drawn"), columns
 
@@ -89,7 +98,7 @@ def test_joins_as_keys_do(drawn):
 def test_no_row_in_common_is_an_error():
     sample = Sample(SampleKey("1", "1", "1"), 0, dict.fromkeys(MODALITIES))
     none = np.empty(0, np.int64)
-    said = ([""], {}, [1.0])
+    said = ([""], {}, [1.0], [1.0])
     columns = [Column([sample], np.zeros(1, np.int64), np.array([n]), torch.zeros(1), {}, *said) for n in (0, 1)]
     empty = [Column([sample], none, none, torch.zeros(0), {}, *said)] * 2
     for each in (columns, empty):

@@ -9,10 +9,12 @@ import pytest
 import torch
 import toys
 
-from kdcore import DataError, RecipeError, load_recipe
+from kdcore import DataError, RecipeError, SampleKey, load_recipe
 from kdcore.contracts.target import Target
+from kdcore.data.labels import recordings_of, training_labels
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.targets import target_warnings, with_statistics
+from kdcore.recipe.data_models import DataSpec
 
 
 class Gaps(toys.Files):
@@ -163,3 +165,30 @@ def test_an_action_says_what_a_sample_has(kind, answer, action):
 
 def test_labels_that_are_not_known_are_not_among_those_a_sample_has():
     assert Target("labels").labels_of((1.0, torch.nan, 0.0), "abc") == ["a"]
+
+
+@pytest.mark.parametrize("windows", [1, 7])
+@pytest.mark.parametrize(
+    "options", [{"labels": {"share": 0.3}}, {"label_noise": 0.3}, {"labels": {"share": 0.3}, "label_noise": 0.2}]
+)
+def test_shares_and_noise_are_drawn_by_recording(options, windows):
+    keys = [SampleKey(f"s{number % 5}", "walk", f"t{number}", window=w) for number in range(40) for w in range(1, windows + 1)]
+    labels = torch.tensor([number % 3 for number in range(40)])
+    spec = DataSpec(dataset={"name": "x"}, protocol={"name": "y"}, **options)
+    found = training_labels(labels.repeat_interleave(windows), {"train": torch.arange(40 * windows)}, spec, 3, keys)
+    found = found.reshape(40, windows)
+    assert bool((found == found[:, :1]).all()), "all windows of a recording have the same training label"
+    whole = [replace(key, window=0) for key in keys[::windows]]
+    assert torch.equal(found[:, 0], training_labels(labels, {"train": torch.arange(40)}, spec, 3, whole))
+    if "label_noise" not in options:
+        counts = {label: int((found[:, 0] == label).sum()) for label in range(3)}
+        assert counts == {label: round(0.3 * int((labels == label).sum())) for label in range(3)}
+    elif "labels" not in options:
+        assert int((found[:, 0] != labels).sum()) == round(0.3 * 40)
+
+
+def test_windows_are_grouped_by_recording_in_any_order():
+    names = [("a", 3), ("b", 1), ("a", 1), ("b", 2), ("c", 0)]
+    first, recording = recordings_of([SampleKey(subject, "walk", "1", window=window) for subject, window in names])
+    assert first.tolist() == [0, 1, 4]
+    assert recording.tolist() == [0, 1, 0, 1, 2]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -191,3 +191,15 @@ def test_windows_and_branches_share_one_reading_of_a_signal(files):
     assert dataset.reads == {"wrist": 1, "ankle": 1}
     assert len(once.pieces) == len(ankle.pieces) == 2
     np.testing.assert_array_equal(twice.pieces[1], 2 * once.pieces[1])
+
+
+@pytest.mark.parametrize("rate", [0.0, -5.0, float("nan"), float("inf")])
+def test_a_recording_whose_rate_is_not_positive_is_bad(tmp_path, rate):
+    (tmp_path / "recordings").mkdir()
+
+    class Unrated(toys.Files):
+        def read(self, sample, modality):
+            return replace(super().read(sample, modality), rate=rate)
+
+    with pytest.raises(DataError, match="samples per second; it must have more than 0"):
+        toys.table(Unrated(toys.write(tmp_path / "recordings")), {"student": Pipeline([toys.branch()])}, tmp_path / "cache")

@@ -301,3 +301,31 @@ def test_the_folder_says_all_that_is_needed(tmp_path):
     np.save(tmp_path / "clip.npy", walk(70))
     signal = read_recording(load_student(folder), tmp_path / "clip.npy")
     assert (signal.rate, signal.values.shape) == (50.0, (70, 3))
+
+
+def test_an_interrupted_recording_is_named_once(tmp_path):
+    student, values = load_predictor(saved_student(tmp_path / "student")), walk(60)
+    times = np.arange(60) / 50 + np.where(np.arange(60) < 30, 0.0, 3600.0)
+    with pytest.warns(UserWarning, match=r"interrupted for 3\.6e\+03 s, .*\(2 recordings\)") as found:
+        student.predict([Signal(values, 50.0, times=times)] * 2 + [Signal(values, 50.0)])
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.0, -5.0, float("nan"), float("inf")])
+def test_no_recording_has_a_rate_that_is_not_positive(tmp_path, rate):
+    columns = {"accelerometer": ["x", "y", "z"]}
+    watch = {"pattern": "{subject}_{action}_{trial}.csv", "columns": columns, "time_column": "time", "time_unit": "s"}
+    modality = ACCELEROMETER.renamed("accelerometer-watch")
+    folder = saved_student(tmp_path / "student", modality, "sensor-csv", options={"devices": {"watch": watch}})
+    values = walk(60)
+    rows = np.column_stack([np.arange(60) / 50, values])
+    np.savetxt(tmp_path / "1_a_1.csv", rows, delimiter=",", header="time,x,y,z", comments="")
+    student = load_student(folder)
+    with pytest.raises(DataError, match=r"the rate must be greater than 0|50 samples per second, but"):
+        read_recording(student, tmp_path / "1_a_1.csv", rate=rate)
+    for given in (Signal(values, rate), (values, rate)):
+        with pytest.raises(DataError, match="the rate must be greater than 0"):
+            student.predict(given)
+    for given in (Signal(values, 50.0), (values, 50.0), values):
+        with pytest.raises(DataError, match=r"the rate must be greater than 0|50 samples per second, but"):
+            student.predict(given, rate=rate)

@@ -193,3 +193,13 @@ def test_whatever_the_recipe_says_of_teachers_tells_them_apart():
     ]
     assert len({same, identity(seed=1), *map(identity, changes)}) == len(changes) + 2
     assert trained_stages(make_plan(kdcore.load_recipe("quickstart", ["engine.reuse_teachers=true"])), 0, True) is None
+
+
+def test_a_file_that_the_recipe_names_for_a_teacher_counts_by_its_content(tmp_path):
+    weights, found = tmp_path / "weights.safetensors", []
+    for content in (b"one", b"two", b"one"):
+        weights.write_bytes(content)
+        recipe = kdcore.load_recipe("quickstart", ["engine.reuse_teachers=true", f"teachers.skeleton.weights={weights}"])
+        found.append(json.dumps(trained_stages(make_plan(recipe), 0, False).identity, sort_keys=True, default=str))
+    assert found[0] != found[1]
+    assert found[0] == found[2]

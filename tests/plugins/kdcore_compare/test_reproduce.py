@@ -40,12 +40,14 @@ def test_a_run_is_reproduced_from_mlflow_alone(two_seeds, tmp_path):
 
 @pytest.fixture
 def altered(two_seeds, tmp_path):
-    """A copy of a run in which one answer, torch's version and the recordings are others."""
+    """A copy of a run in which one answer, torch's version, the recordings, code and a file are others."""
     folder = tmp_path / "altered"
     shutil.copytree(runs_of(two_seeds)[0], folder)
     facts = json.loads((folder / "run.json").read_text())
     facts["versions"]["torch"] = "1.0"
     facts["fingerprint"] = "abc"
+    facts["code"]["losses"] = "edited"
+    facts["files"] = {"teachers.skeleton.weights.file": "abc"}
     (folder / "run.json").write_text(json.dumps(facts))
     path = outcome_file(folder, 1, "distilled")
     outcome = read_outcome(path)
@@ -61,6 +63,8 @@ def test_what_differs_is_told(two_seeds, altered):
     assert conditions == [
         f"data fingerprint: abc then, {again.facts.fingerprint} now",
         f"torch: 1.0 then, {again.facts.versions['torch']} now",
+        "the code of losses has changed",
+        "the file at teachers.skeleton.weights.file has changed",
     ]
     assert len(numbers) == 1
     assert numbers[0].startswith("seed 1, distilled, student: accuracy ")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import toys
 
-from kdcore import Modality, SampleKey, Signal
+from kdcore import Modality, SampleKey, Signal, largest_gap
+from kdcore.data.pipeline import Pipeline
 from kdcore_inspect.signal_checks import measure, odd_ranges, odd_signals
 
 WATCH = Modality("watch", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0)
@@ -87,3 +91,30 @@ def test_everything_in_g_is_said():
     }
     [line] = odd_ranges(WATCH, measured(**everything))
     assert "as in g; the dataset says m/s^2" in line
+
+
+def test_a_run_names_interrupted_recordings(tmp_path):
+    (tmp_path / "recordings").mkdir()
+
+    class Paused(toys.Files):
+        """The clock of every wrist of subject s1 jumps by 100 s; that of s0 by nine samples, which is no interruption."""
+
+        def read(self, sample, modality):
+            signal = super().read(sample, modality)
+            times = signal.clock.copy()
+            times[len(times) // 2 :] += {"s1": 100.0, "s0": 8 / signal.rate}.get(sample.key.subject, 0.0)
+            return replace(signal, times=times)
+
+    data = Paused(toys.write(tmp_path / "recordings"))
+    expected = [str(sample.key) for sample in data.samples() if sample.key.subject == "s1"]
+    for _ in range(2):  # read, and from the cache
+        with pytest.warns(UserWarning, match=rf"wrist: {len(expected)} interrupted .*: {expected[0]}"):
+            table = toys.table(data, {"student": Pipeline([toys.branch()])}, tmp_path / "cache")
+        assert sum("interrupted" in line for line in table.warnings) == 1
+
+
+@pytest.mark.parametrize(("steps", "gap"), [([1, 1, 1, 30], 30), ([2, 2, 2], 1), ([0, 0, 5], 1), ([1], 1), ([], 1)])
+def test_the_largest_gap_is_in_median_steps(steps, gap):
+    times = np.cumsum([0.0, *steps])
+    assert largest_gap(Signal(np.zeros((len(times), 3)), 1.0, times=times)) == gap
+    assert largest_gap(Signal(np.zeros((5, 3)), 1.0)) == 1
