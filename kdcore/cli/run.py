@@ -101,8 +101,8 @@ def _check(recipe: str, overrides: list[str]) -> None:
 def evaluate(run_id: RunArgument, overrides: Overrides = None) -> None:
     """Evaluate the saved students of a run again.
 
-    They are evaluated on the run's test split, or on other recordings. For other recordings, override the run's dataset, for example with data.dataset.root=FOLDER. All labelled recordings that
-    the run did not train on are used.
+    They are evaluated on the run's test split, or on other recordings. For other recordings, override the run's dataset, for
+    example with data.dataset.root=FOLDER. All labelled recordings that the run did not train on are used.
     """
     from kdcore.runs.evaluation import evaluate_run
     from kdcore.runs.new_recordings import evaluate_recordings
