@@ -98,10 +98,13 @@ def _given(tap: str, side: str, given: Mapping[str, Shape]) -> Shape:
     return tuple(given.get(f"{side}/{tap}", given.get(tap, ())))
 
 
-def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0, target: TargetKind = "classes") -> LossContext:
+def context(
+    needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0, target: TargetKind = "classes", epoch: int = 0
+) -> LossContext:
     """Return a context with random outputs in float64. Those of the student require a gradient.
 
-    It contains only what the loss declares, so that use of undeclared labels, taps or embeddings is detected.
+    It contains only what the loss declares, so that use of undeclared labels, taps or embeddings is detected. In its progress,
+    an epoch has one step.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -129,7 +132,7 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
         replace(_batch(samples, labelled=bool(needs.labels), target=target), signals=signals(needs, samples, draw)),
         {f"peer{n}": participant(of_peers, 1) for n in range(needs.peers)},
         draw(CLASSES, WIDTH) if needs.class_embeddings else None,
-        Progress("student", 0, 0, 10),
+        Progress("student", epoch, epoch, epoch + 10),
     )
     if needs.labels == "optional" and target == "classes" and samples > 1:
         found = replace(found, batch=found.batch.with_labels(found.labels.index_fill(0, torch.tensor([samples - 1]), -1)))

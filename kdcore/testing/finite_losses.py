@@ -7,15 +7,15 @@ from torch import Tensor
 
 from kdcore.testing.checks import Subject, check
 from kdcore.testing.contexts import Change, learning, mapped
-from kdcore.testing.losses import bench, require_finite
+from kdcore.testing.losses import require_finite, warmed_up
 
 LARGE, TINY = 1e4, 1e-12
 
 
 def _check_with(subject: Subject, change: Change, when: str) -> None:
-    found = bench(subject)
-    ctx = learning(mapped(found.ctx, lambda name, x: change(name, x.detach())))
-    require_finite(found.value(ctx), ctx, when)
+    tested = warmed_up(subject)
+    ctx = learning(mapped(tested.ctx, lambda name, x: change(name, x.detach())))
+    require_finite(tested.value(ctx), ctx, when)
 
 
 def _is_output(name: str) -> bool:

@@ -91,7 +91,7 @@ def check_component(entry: Entry, case: Case | None = None, exemptions: Mapping[
         exemptions: Reasons for expected failures, by name of the check.
 
     Raises:
-        PluginError: If an exemption names an unknown check or has no reason.
+        PluginError: If an exemption names an unknown check or has no reason, or if a case sets what is for losses only.
     """
     return [trial.result() for trial in _trials_of(entry, case or Case(), exemptions or {})]
 
@@ -172,6 +172,8 @@ def _trials_of(entry: Entry, cases: Case | Sequence[Case], exemptions: Mapping[s
         if not isinstance(reason, str) or not reason.strip():
             raise PluginError(f"{entry.kind} {entry.name!r}: the exemption from {name!r} has no reason")
     listed = [cases] if isinstance(cases, Case) else cases
+    if entry.kind != "loss" and any(case.warmup_steps or case.random_per_sample for case in listed):
+        raise PluginError(f"{entry.kind} {entry.name!r}: only cases of losses may set warmup_steps or random_per_sample")
     return [
         Trial(subject, check, exemptions.get(check.name, ""), number if len(listed) > 1 else 0)
         for number, subject in enumerate((Subject(entry, case) for case in listed), 1)
