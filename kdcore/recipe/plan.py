@@ -155,8 +155,8 @@ class Plan:
         while waiting:
             reader = self.participants[waiting.pop()]
             sources = {source for term in reader.terms_in(DISTILLED) for source in term.sources}
-            sources |= {name for name in (reader.spec.follows, reader.spec.starts_from) if name in self.participants}
-            waiting += sources - read
+            sources |= {name for name in (reader.spec.follows, reader.spec.starts_from) if name}
+            waiting += [name for name in sources - read if name in self.participants]
             read |= sources
         return tuple(name for name in self.teachers if name not in read)
 

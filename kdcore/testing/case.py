@@ -48,6 +48,12 @@ class NotApplicable(Exception):  # noqa: N818 - not an error
     """Raised if a check does not apply to a component or cannot run on this machine. The message states the reason."""
 
 
+def skip_unless(condition: object, reason: str) -> None:
+    """Raise `NotApplicable` unless `condition` holds."""
+    if not condition:
+        raise NotApplicable(reason)
+
+
 def require(condition: object, message: str) -> None:
     """Raise `ConformanceError` unless `condition` holds."""
     if not condition:

@@ -15,7 +15,7 @@ from kdcore.data.fingerprint import Hashes, fingerprint
 from kdcore.data.targets import check_targets
 from kdcore.errors import DataError
 from kdcore.plugin.option_schema import options_model
-from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.case import ConformanceError, NotApplicable, require, skip_unless
 from kdcore.testing.checks import Subject, check
 
 READ = 3
@@ -28,12 +28,12 @@ def found(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
         NotApplicable: If there are none, which the check `finds_samples` reports.
     """
     dataset = subject.made()
+    reason = "it finds no samples: see the check 'finds_samples'"
     try:
         samples = dataset.samples()
     except Exception as error:
-        raise NotApplicable("it finds no samples: see the check 'finds_samples'") from error
-    if not samples:
-        raise NotApplicable("it finds no samples: see the check 'finds_samples'")
+        raise NotApplicable(reason) from error
+    skip_unless(samples, reason)
     return dataset, samples
 
 
@@ -149,13 +149,15 @@ def repeatable(subject: Subject) -> None:
     """Constructed again, it returns the same samples in the same order, and the same signals."""
     _, samples = found(subject)
     other = subject.made()
-    keys = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in samples]
-    again = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in other.samples()]
-    require(keys == again, "constructed again, it returns different samples or another order")
+    first, second = (
+        [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in listed]
+        for listed in (samples, other.samples())
+    )
+    require(first == second, "constructed again, it returns different samples or another order")
     for sample, name, signal in signals(subject):
-        second = other.read(sample, name)
-        equal = np.array_equal(signal.values, second.values, equal_nan=signal.values.dtype.kind == "f")
-        require(equal and np.array_equal(signal.clock, second.clock), f"{name} of {sample.key} read twice differs")
+        again = other.read(sample, name)
+        equal = np.array_equal(signal.values, again.values, equal_nan=signal.values.dtype.kind == "f")
+        require(equal and np.array_equal(signal.clock, again.clock), f"{name} of {sample.key} read twice differs")
 
 
 @check("dataset")
@@ -176,8 +178,7 @@ def missing_folder_clear(subject: Subject) -> None:
     subject.made()
     filled = options_model(subject.entry)(**subject.options)
     paths = [name for name in type(filled).model_fields if isinstance(getattr(filled, name), Path)]
-    if not paths:
-        raise NotApplicable("none of its options is a path")
+    skip_unless(paths, "none of its options is a path")
     nowhere = subject.folder / "nowhere"
     for name in paths:
         try:
@@ -199,8 +200,7 @@ def damaged_file_clear(subject: Subject) -> None:
             damaged.write_bytes(b"\x00\xff no recording \xfe" * 9)
             sample = replace(samples[0], sources={**samples[0].sources, name: damaged})
             _expect_data_error(lambda s=sample, n=name: dataset.read(s, n), f"for a damaged file of {name}, read", "damaged")
-    if not tried:
-        raise NotApplicable("its sources are not files")
+    skip_unless(tried, "its sources are not files")
 
 
 def _expect_data_error(act, when: str, named: str) -> None:

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from kdcore.testing.case import NotApplicable, require
+from kdcore.testing.case import require, skip_unless
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import learning, mapped, tensors
 from kdcore.testing.gradients import agree, gradients
@@ -34,8 +34,7 @@ def parameters_trained(subject: Subject) -> None:
         tested.loss(tested.ctx)
     made_late = [name for name, _ in tested.loss.named_parameters() if name not in before]
     require(not made_late, f"{', '.join(made_late)}: {MADE_LATE}")
-    if not before:
-        raise NotApplicable("it has no parameters")
+    skip_unless(before, "it has no parameters")
     for seed in range(3):
         train_step(tested.loss, batch(subject, seed))
     unchanged = [name for name, p in tested.loss.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
@@ -81,13 +80,11 @@ def compiles(subject: Subject) -> None:
 @check("loss")
 def distributed(subject: Subject) -> None:
     """Two processes that share a batch, as under DDP, get the same value and gradients as one process."""
-    if not torch.distributed.is_available():
-        raise NotApplicable("torch.distributed is not available")
+    skip_unless(torch.distributed.is_available(), "torch.distributed is not available")
     from kdcore.testing.processes import Share, in_two_processes
 
     alone, tested = warmed_up(subject), warmed_up(subject)
-    if not alone.value().requires_grad:
-        raise NotApplicable("it has no gradient: see the check 'student_gets_gradient'")
+    skip_unless(alone.value().requires_grad, "it has no gradient: see the check 'student_gets_gradient'")
     share = Share(alone.loss, alone.ctx)
     expected = share.steps(1, lambda x: x)
     results = in_two_processes(Share(tested.loss, tested.ctx))

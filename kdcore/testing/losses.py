@@ -16,13 +16,14 @@ from kdcore.contracts.needs import Needs
 from kdcore.contracts.target import TargetKind
 from kdcore.plugin.error_attribution import explained
 from kdcore.plugin.option_schema import options_model
-from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.case import ConformanceError, NotApplicable, require, skip_unless
 from kdcore.testing.checks import Subject, check, seeded
-from kdcore.testing.contexts import SAMPLES, Shapes, cast, context, learning, mapped, plausible, ready, tensors
+from kdcore.testing.contexts import SAMPLES, Change, Shapes, cast, context, learning, mapped, plausible, ready, tensors
 from kdcore.testing.gradients import agree, descend, gradients
 from kdcore.training.module_checks import not_a_scalar
 
 TRIES = 4
+LARGE, TINY = 1e4, 1e-12
 DRAWS, ERRORS = 400, 5
 """Random draws of a loss that are averaged, and the number of standard errors by which their means may differ."""
 
@@ -224,8 +225,7 @@ def _by_sample(name: str, x: Tensor) -> bool:
 @check("loss")
 def weights_count_samples(subject: Subject) -> None:
     """With `sample_weights`, a weight of two counts a sample twice, and weights of one change nothing."""
-    if not subject.made().sample_weights:
-        raise NotApplicable("it does not declare sample_weights")
+    skip_unless(subject.made().sample_weights, "it does not declare sample_weights")
     tested = bench(subject)
     once, twice = torch.ones(SAMPLES), torch.arange(SAMPLES) % 2 + 1
     indices = torch.arange(SAMPLES).repeat_interleave(twice)
@@ -242,14 +242,13 @@ def weights_count_samples(subject: Subject) -> None:
 @check("loss")
 def unknown_labels_ignored(subject: Subject) -> None:
     """With `partial_labels`, labels that are NaN leave its value finite, and the student's logits for them have no effect."""
-    if not subject.made().partial_labels:
-        raise NotApplicable("it does not declare partial_labels")
+    skip_unless(subject.made().partial_labels, "it does not declare partial_labels")
     tested = bench(subject)
     labels = tested.ctx.labels.clone()
     labels[0, 0], labels[1:3, 1] = torch.nan, torch.nan
     ctx = replace(tested.ctx, batch=tested.ctx.batch.with_labels(labels))
     value = tested.value(ctx)
-    require_finite(value, ctx, "with unknown labels")
+    _require_finite(value, ctx, "with unknown labels")
     slope = gradients(value, ctx)["student.logits"]
     require(not slope[labels.isnan()].any(), "the student's logits for unknown labels change its value")
 
@@ -257,19 +256,18 @@ def unknown_labels_ignored(subject: Subject) -> None:
 @check("loss")
 def optional_labels_may_be_unknown(subject: Subject) -> None:
     """With `Needs(labels="optional")`, its value and gradient are finite where no label of the batch is known."""
-    if subject.made().needs.labels != "optional":
-        raise NotApplicable("its labels are not optional")
+    skip_unless(subject.made().needs.labels == "optional", "its labels are not optional")
     tested = bench(subject)
     unknown = -1 if tested.ctx.labels.ndim == 1 else torch.nan
     ctx = replace(tested.ctx, batch=tested.ctx.batch.with_labels(torch.full_like(tested.ctx.labels, unknown)))
-    require_finite(tested.value(ctx), ctx, "without known labels")
+    _require_finite(tested.value(ctx), ctx, "without known labels")
 
 
 @check("loss")
 def batch_of_one(subject: Subject) -> None:
     """A batch of a single sample gives a finite value and gradient."""
     tested = warmed_up(subject, samples=1)
-    require_finite(tested.value(), tested.ctx, "for a batch of one")
+    _require_finite(tested.value(), tested.ctx, "for a batch of one")
 
 
 @check("loss")
@@ -320,14 +318,46 @@ def _compare(tested: Bench, wanted: Bench, what: str, rtol: float) -> None:
 @check("loss")
 def devices_agree(subject: Subject) -> None:
     """It returns the same value and gradient on a GPU as on the CPU."""
-    if not torch.cuda.is_available():
-        raise NotApplicable("this machine has no GPU that torch can use")
+    skip_unless(torch.cuda.is_available(), "this machine has no GPU that torch can use")
     cpu, other = warmed_up(subject), warmed_up(subject)
     gpu = Bench(other.loss.to("cuda"), cast(other.ctx, torch.float32, "cuda"))
     _compare(gpu, cpu, "on GPU and CPU", 1e-3)
 
 
-def require_finite(value: Tensor, ctx: LossContext, when: str) -> None:
+def _check_with(subject: Subject, change: Change, when: str) -> None:
+    tested = warmed_up(subject)
+    ctx = learning(mapped(tested.ctx, lambda name, x: change(name, x.detach())))
+    _require_finite(tested.value(ctx), ctx, when)
+
+
+def _is_output(name: str) -> bool:
+    return ".features." in name or name.endswith("logits")
+
+
+@check("loss")
+def finite_on_equal_outputs(subject: Subject) -> None:
+    """Value and gradient are finite if all outputs are equal, as those of untrained networks nearly are."""
+
+    def equal(name: str, x: Tensor) -> Tensor:
+        return torch.full_like(x, 0.5) if _is_output(name) else x
+
+    _check_with(subject, equal, "for equal logits and activations")
+
+
+@check("loss")
+def finite_on_extreme_logits(subject: Subject) -> None:
+    """Value and gradient are finite for logits of 10,000, where softmax is exactly 0 and 1."""
+    _check_with(subject, lambda name, x: x * LARGE if name.endswith("logits") else x, f"for logits of the order of {LARGE:g}")
+
+
+@check("loss")
+def finite_on_tiny_outputs(subject: Subject) -> None:
+    """Value and gradient are finite for logits and activations close to zero, and for activations of zero."""
+    _check_with(subject, lambda name, x: x * TINY if _is_output(name) else x, f"for outputs of the order of {TINY:g}")
+    _check_with(subject, lambda name, x: x * 0 if ".features." in name else x, "for activations that are all zero")
+
+
+def _require_finite(value: Tensor, ctx: LossContext, when: str) -> None:
     """Raise an error unless a value and its gradient for the student are finite."""
     require(value.isfinite().all(), f"its value {when} is {value.detach().cpu().numpy()}")
     wrong = [name for name, gradient in gradients(value, ctx).items() if not gradient.isfinite().all()]

@@ -233,8 +233,16 @@ def test_settings_of_losses_are_refused_for_other_kinds(case: Case):
     [
         ("Early", Case(warmup_steps=1), "its case sets warmup_steps=1, but a gradient reaches the student at once: remove it"),
         ("Late", Case(warmup_steps=2), "no gradient reaches student.logits: after 2 warm-up steps"),
-        ("NeverRandom", Case(random_per_sample=True), "random_per_sample, but its value does not depend on the seed: remove it"),
-        ("MaskedInOrder", Case(random_per_sample=True), "its value changes with the order of samples: over 400 draws, the mean "),
+        (
+            "NeverRandom",
+            Case(random_per_sample=True),
+            "random_per_sample, but its value does not depend on the seed: remove it",
+        ),
+        (
+            "MaskedInOrder",
+            Case(random_per_sample=True),
+            "its value changes with the order of samples: over 400 draws, the mean ",
+        ),
     ],
 )
 def test_a_setting_that_is_not_true_is_a_failure(name: str, case: Case, said: str):
