@@ -166,14 +166,17 @@ def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: di
 
 
 def _same_length(graph: Graph, stage: Stage, stages: Sequence[Stage]) -> list[tuple[tuple[str, ...], Training | None]]:
-    """Groups of learners that can share a stage, each with the training that sets its length, or None for the schedule's."""
-    alone = {name for name in stage.learners if sum(name in other.learners for other in stages) == 1}
+    """Groups of learners that can share a stage, each with the training that sets its length, or None for the schedule's.
+
+    A learner's own training sets the length only if this is its only stage.
+    """
+    own: dict[str, Training | None] = {}
     groups: dict[Any, list[str]] = {}
     for name in stage.learners:
-        own = graph.nodes[name].training if name in alone else None
-        how = own or stage.training
-        length = (own.epochs if own else stage.epochs, how.batch_size, how.accumulate, how.early_stopping)
-        groups.setdefault(length, []).append(name)
-    if len(groups) == 1 and not any(graph.nodes[name].training for name in stage.learners if name in alone):
+        is_only_stage = sum(name in other.learners for other in stages) == 1
+        own[name] = graph.nodes[name].training if is_only_stage else None
+        training, epochs = own[name] or stage.training, (own[name] or stage).epochs
+        groups.setdefault((epochs, training.batch_size, training.accumulate, training.early_stopping), []).append(name)
+    if not any(own.values()) and len(groups) == 1:
         return [(stage.learners, None)]
-    return [(tuple(names), graph.nodes[names[0]].training if names[0] in alone else None) for names in groups.values()]
+    return [(tuple(names), own[names[0]]) for names in groups.values()]

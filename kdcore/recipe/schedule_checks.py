@@ -149,11 +149,8 @@ def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
         hint = "to freeze modules permanently, set 'freeze' of the participant"
         yield plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint
     if rate.warmup >= epochs:
-        yield (
-            plan.name,
-            f"{what}, and its learning rate warms up for {rate.warmup:g}",
-            "the warmup must end before training does",
-        )
+        message = f"{what}, and its learning rate warms up for {rate.warmup:g}"
+        yield plan.name, message, "the warmup must end before training does"
 
 
 def _withheld_labels(
@@ -163,18 +160,15 @@ def _withheld_labels(
     if recipe.data.labels != "withheld":
         return
     students = set(recipe.student_specs)
-    reading = {
-        name for name, found in terms.items() if any(term.term.active and term.needs.labels for term in found)
-    } - students
+    readers = {name for name, own in terms.items() if any(term.term.active and term.needs.labels for term in own)} - students
     withheld = {stage.split for stage in stages if students & set(stage.learners)}
-    read = {stage.split for stage in stages if reading & set(stage.learners)}
+    read = {stage.split for stage in stages if readers & set(stage.learners)}
+    hint = (
+        "teachers need a split of their own: a protocol that sets one apart, and schedule.teacher_split; "
+        "or give the labels, and students losses that read none"
+    )
     for split in sorted(withheld & read):
-        yield (
-            "",
-            f"teachers learn from the labels of the {split!r} split, which are withheld from students",
-            "teachers need a split of their own: a protocol that sets one apart, and schedule.teacher_split; "
-            "or give the labels, and students losses that read none",
-        )
+        yield "", f"teachers learn from the labels of the {split!r} split, which are withheld from students", hint
 
 
 def quoted(names: Sequence[str]) -> str:

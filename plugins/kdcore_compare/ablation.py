@@ -53,9 +53,9 @@ def ablate(
         UsageError: If the variant `only` does not exist, or the suffix of `output` is not a known format.
     """
     form = format_for(form, output)
-    found = variants_of(source, overrides)
+    variants = variants_of(source, overrides)
     label_of: dict[tuple[str, ...], str] = {}  # variants with equal overrides share their runs
-    for each in found:
+    for each in variants:
         if not each.impossible:
             label_of.setdefault(each.overrides, each.label)
     trained = {label: words for words, label in label_of.items()}
@@ -64,26 +64,26 @@ def ablate(
         return
     recipe, folder = load_recipe(source, overrides), runs_folder() / "ablations"
     runs = train_variants(source, overrides, trained, parallel, ["ablate", source, *overrides, "--only"], folder / "logs")
-    entries = entries_of(found, {words: runs[label] for words, label in label_of.items()}, recipe.seeds)
+    entries = entries_of(variants, {words: runs[label] for words, label in label_of.items()}, recipe.seeds)
     command = shlex.join(["kdcore", "ablate", source, *overrides])
-    tables, records = ablation_tables(found, entries, metric, command), list(report_records(compare(entries, metric)))
+    tables, records = ablation_tables(variants, entries, metric, command), list(report_records(compare(entries, metric)))
     save_tables(folder, group_name(recipe), tables, records)
     write_tables(tables, records, form, output)
 
 
 def entries_of(
-    found: Sequence[Variant], runs: Mapping[tuple[str, ...], Sequence[FinishedRun]], seeds: Sequence[int]
+    variants: Sequence[Variant], runs: Mapping[tuple[str, ...], Sequence[FinishedRun]], seeds: Sequence[int]
 ) -> list[Entry]:
     """Return one entry for each variant that could be trained, with only the seeds of the recipe."""
     entries = []
-    for each in found:
+    for each in variants:
         if not each.impossible:
             one = make_entry(runs[each.overrides], each.who, each.label)
             entries.append(one.only(key for key in one.observations if key[0] in seeds))
     return entries
 
 
-def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:
+def ablation_tables(variants: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:
     """Return the table of variants, the recall of each class, and the cost."""
     from_full = compare(entries, metric)
     measured = from_full.measured
@@ -91,20 +91,16 @@ def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: 
     references = [(FULL, entries[0]), *([(BASELINE, baseline)] if baseline else [])]
     headings = ["", "runs", measured.heading]
     rows = [[each.label, str(len(each.observations)), mean_and_sd(each, measured)] for each in entries]
-    droppable = [1]
     for name, reference in references:
         columns, cells = _difference_columns(name, reference, entries, measured)
         headings += columns
         rows = [row + more for row, more in zip(rows, cells, strict=True)]
-    droppable += [
-        *range(len(headings) - 1, 4, -1),
-        4,
-    ]  # the interval of the difference from the full recipe is in the last column
+    droppable = [1, *range(len(headings) - 1, 3, -1)]  # all but the difference from the full recipe, from the right
     lines = [f"Command: {command}", *notes(from_full), *_student_note(entries[0]), *HOLM_NOTE[: "p (Holm)" in headings]]
-    lines += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
+    lines += [f"{each.label}: not possible: {each.impossible}" for each in variants if each.impossible]
     title = f"Ablation of {_recipe_name(entries[0])}: {measured.heading}, {samples_of(entries[0])}"
-    variants = Table(title, headings, rows, lines, strong=[0], droppable=droppable)
-    return [variants, *class_tables(_students(from_full)), cost_table(entries)]
+    table = Table(title, headings, rows, lines, strong=[0], droppable=droppable)
+    return [table, *class_tables(_students(from_full)), cost_table(entries)]
 
 
 def _difference_columns(
