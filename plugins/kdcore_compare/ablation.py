@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from kdcore import FinishedRun, Metric, load_recipe, runs_folder
 from kdcore_compare.ablation_variants import BASELINE, FULL, FULL_SLUG, Variant, variants_of
@@ -22,7 +21,7 @@ from kdcore_compare.comparison_report import (
 )
 from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.selection import Entry, make_entry, students_of
-from kdcore_compare.tables import Format, Table, format_for, write_tables
+from kdcore_compare.tables import TO_TERMINAL, Output, Table
 from kdcore_compare.train_variants import group_name, save_tables, train_only, train_variants
 
 HOLM_NOTE = ("p (Holm): corrected for the number of comparisons in its column. Intervals are not corrected.",)
@@ -34,8 +33,7 @@ def ablate(
     parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "",
-    form: Format = "rich",
-    output: Path | None = None,
+    output: Output = TO_TERMINAL,
 ) -> None:
     """Train the missing seeds of all variants, and write the table, also to the folder of runs.
 
@@ -45,14 +43,12 @@ def ablate(
         parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
         metric: Name of the metric to compare. Default: the primary metric of the target.
-        form: Format of the table.
-        output: File for the table. Default: standard output.
+        output: Where to write the tables.
 
     Raises:
         KdcoreError: If the training of a variant fails.
-        UsageError: If the variant `only` does not exist, or the suffix of `output` is not a known format.
+        UsageError: If the variant `only` does not exist.
     """
-    form = format_for(form, output)
     variants = variants_of(source, overrides)
     label_of: dict[tuple[str, ...], str] = {}  # variants with equal overrides share their runs
     for each in variants:
@@ -68,7 +64,7 @@ def ablate(
     command = shlex.join(["kdcore", "ablate", source, *overrides])
     tables, records = ablation_tables(variants, entries, metric, command), list(report_records(compare(entries, metric)))
     save_tables(folder, group_name(recipe), tables, records)
-    write_tables(tables, records, form, output)
+    output.write(tables, records)
 
 
 def entries_of(
