@@ -53,7 +53,7 @@ def checks_of(kind: str) -> tuple[Check, ...]:
     return (*_CHECKS[ANY].values(), *_CHECKS[kind].values())
 
 
-_MODULES: Mapping[str, tuple[str, ...]] = {"loss": ("losses", "learning_losses")}
+_MODULES: Mapping[str, tuple[str, ...]] = {"loss": ("losses", "loss_modules")}
 """Modules with the checks of a kind, if there are others than the one named like the kind's plural."""
 
 

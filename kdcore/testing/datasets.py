@@ -21,7 +21,7 @@ from kdcore.testing.checks import Subject, check
 READ = 3
 
 
-def found(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
+def found_samples(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
     """Return the dataset and its samples.
 
     Raises:
@@ -39,7 +39,7 @@ def found(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
 
 def some(subject: Subject) -> tuple[Dataset, list[Sample]]:
     """Return the dataset and a few evenly spaced samples; the case may set their number."""
-    dataset, samples = found(subject)
+    dataset, samples = found_samples(subject)
     places = np.linspace(0, len(samples) - 1, min(len(samples), subject.case.inputs or READ)).round().astype(int)
     return dataset, [samples[place] for place in sorted(set(places.tolist()))]
 
@@ -69,7 +69,7 @@ def finds_samples(subject: Subject) -> None:
 @check("dataset")
 def keys_unique(subject: Subject) -> None:
     """No two samples have the same key."""
-    _, samples = found(subject)
+    _, samples = found_samples(subject)
     twice = [str(key) for key, count in Counter(sample.key for sample in samples).items() if count > 1]
     require(not twice, f"several samples have the key ({twice[0] if twice else ''})")
 
@@ -77,7 +77,7 @@ def keys_unique(subject: Subject) -> None:
 @check("dataset")
 def labels_in_range(subject: Subject) -> None:
     """Labels are indices of its classes, or numbers as its target says, and names are unique."""
-    dataset, samples = found(subject)
+    dataset, samples = found_samples(subject)
     classes = list(dataset.classes)
     require(len(set(classes)) == len(classes) > 0, f"its classes are {classes}")
     try:
@@ -92,7 +92,7 @@ def labels_in_range(subject: Subject) -> None:
 @check("dataset")
 def modalities_named(subject: Subject) -> None:
     """Samples have sources of its modalities only, and each modality has the name under which it is listed."""
-    dataset, samples = found(subject)
+    dataset, samples = found_samples(subject)
     unlike = [name for name, modality in dataset.modalities.items() if modality.name != name]
     require(
         not unlike,
@@ -147,7 +147,7 @@ def clocks_run(subject: Subject) -> None:
 @check("dataset")
 def repeatable(subject: Subject) -> None:
     """Constructed again, it returns the same samples in the same order, and the same signals."""
-    _, samples = found(subject)
+    _, samples = found_samples(subject)
     other = subject.made()
     first, second = (
         [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in listed]
@@ -165,7 +165,7 @@ def fingerprint_stable(subject: Subject) -> None:
     """Constructed again, it has the same fingerprint, which identifies prepared data in the cache."""
     prints = []
     for number in range(2):
-        dataset, samples = found(subject)
+        dataset, samples = found_samples(subject)
         folder = subject.folder / "fingerprints"
         prints.append(fingerprint(dataset, samples, {}, Hashes(folder / f"{number}.json")))
     hint = "its version, classes and sources must depend on the recordings only"

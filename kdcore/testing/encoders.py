@@ -22,8 +22,8 @@ def logits(subject: Subject) -> None:
     for shape in accepted(subject):
         for classes, samples in ((2, 3), (7, 1)):
             output = build(subject, shape, classes).eval()(batch(shape, samples))
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            require(found == (samples, classes), f"for {samples} samples {shape}, {classes} classes, it returns {found}")
+            returned = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            require(returned == (samples, classes), f"for {samples} samples {shape}, {classes} classes, it returns {returned}")
             require(output.is_floating_point() and output.isfinite().all(), f"logits for inputs {shape} are not finite numbers")
 
 

@@ -18,8 +18,8 @@ from kdcore.plugin.error_attribution import explained
 from kdcore.plugin.option_schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require, skip_unless
 from kdcore.testing.checks import Subject, check, seeded
-from kdcore.testing.contexts import SAMPLES, Change, Shapes, cast, context, learning, mapped, plausible, ready, tensors
 from kdcore.testing.gradients import agree, descend, gradients
+from kdcore.testing.loss_inputs import SAMPLES, Change, Shapes, cast, context, learning, mapped, plausible, ready, tensors
 from kdcore.training.module_checks import not_a_scalar
 
 TRIES = 4

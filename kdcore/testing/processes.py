@@ -24,8 +24,8 @@ from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.plugin.manager import PluginWarning, plugin_manager
 from kdcore.testing.case import ConformanceError
-from kdcore.testing.contexts import mapped, tensors
 from kdcore.testing.gradients import descend
+from kdcore.testing.loss_inputs import mapped, tensors
 from kdcore.training.distributed import gatherer
 
 SECONDS = 120

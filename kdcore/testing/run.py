@@ -128,9 +128,9 @@ def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
     if plugin not in manager.plugins:
         known = ", ".join(manager.plugins) or "none"
         raise PluginError(f"no plugin {plugin!r} is installed (installed: {known}); install it with pip install -e .")
-    found = manager.plugins[plugin]
-    if found.failure:
-        raise PluginError(f"plugin {plugin!r} is broken: {found.failure}") from found.cause
+    installed = manager.plugins[plugin]
+    if installed.failure:
+        raise PluginError(f"plugin {plugin!r} is broken: {installed.failure}") from installed.cause
     return [entry for entry in manager.registry.entries() if entry.plugin == plugin]
 
 

@@ -76,16 +76,16 @@ def accepted(subject: Subject) -> list[Input]:
     """
 
     def find() -> list[Input]:
-        found = []
+        inputs = []
         for x in candidates(subject, subject.made()):
             try:
                 transform = ready(subject, x)
                 if isinstance(apply(transform, x), returned(transform)):
-                    found.append(x)
+                    inputs.append(x)
             except Exception:
                 continue
-        skip_unless(found, "it accepts no input: see the check 'answers'")
-        return found
+        skip_unless(inputs, "it accepts no input: see the check 'answers'")
+        return inputs
 
     return subject.once("accepted", find)
 
@@ -102,11 +102,11 @@ def readings(x: Input) -> list[Any]:
     if isinstance(x, tuple):
         return [tuple(readings(part)[0] for part in x)]
     shape = x.values.shape if isinstance(x, Signal) else x.shape[1:]
-    found = []
+    specs = []
     for axes, layout in _READINGS.get(len(shape), []):
         count = shape[(axes if isinstance(x, Signal) else layout).index("channel")]
-        found.append(Modality("input", axes, layout, "", channels=tuple(f"c{number}" for number in range(count))))
-    return found
+        specs.append(Modality("input", axes, layout, "", channels=tuple(f"c{number}" for number in range(count))))
+    return specs
 
 
 def returned(transform: Any) -> type:

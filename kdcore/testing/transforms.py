@@ -64,8 +64,8 @@ def shape_consistent(subject: Subject) -> None:
         transform = ready(subject, x)
         shape = tuple(values(apply(transform, x)).shape)
         for other, seed in ((same(x, 0), 0), (x, 1), (same(x, 1), 2)):
-            found = tuple(values(apply(transform, other, seed)).shape)
-            require(found == shape, f"inputs of the same shape give outputs {shape} and {found}")
+            other_shape = tuple(values(apply(transform, other, seed)).shape)
+            require(other_shape == shape, f"inputs of the same shape give outputs {shape} and {other_shape}")
         if not isinstance(x, Signal):
             require(shape[0] == rows(x), f"a batch of {rows(x)} gives an output {shape}")
             single = tuple(values(apply(transform, _part(x, 0))).shape)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kdcore.testing.case import require, skip_unless
 from kdcore.testing.checks import Subject, check, seeded
-from kdcore.testing.contexts import learning, mapped, tensors
 from kdcore.testing.gradients import agree, gradients
+from kdcore.testing.loss_inputs import learning, mapped, tensors
 from kdcore.testing.losses import batch, bench, train_step, warmed_up
 from kdcore.training.module_checks import MADE_LATE, REGISTER, unregistered
 
