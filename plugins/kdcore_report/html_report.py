@@ -220,7 +220,7 @@ def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
 
 def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures) -> Iterator[str]:
     from kdcore_report.recordings import animation, draw_input, draw_signal
-    from kdcore_report.saliency_plots import draw_looks
+    from kdcore_report.saliency_plots import draw_saliency
 
     shown = []
     for number, example in enumerate(examples, 1):
@@ -233,15 +233,16 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
         for name, values in example.inputs.items():
             title = f"input of {name}"
             figures.append(pictures.figure(f"example-{number}-input-{name}", partial(draw_input, values), title, title))
-        if example.looks:
+        if example.saliency:
             title = f"saliency: deeper red contributes more to the {_EXPLAINED[summary.target.kind]} above it"
-            figures.append(pictures.figure(f"example-{number}-saliency", partial(draw_looks, example.looks), title, title))
-        answers = [
-            ("", [escape(each.who), f"{_mark(each.right)} {escape(each.said)}".strip(), escape(each.number)])
-            for each in example.answers
+            draw = partial(draw_saliency, example.saliency)
+            figures.append(pictures.figure(f"example-{number}-saliency", draw, title, title))
+        predictions = [
+            ("", [escape(each.participant), f"{_mark(each.correct)} {escape(each.text)}".strip(), escape(each.number)])
+            for each in example.predictions
         ]
         heading = f"<h3>{escape(example.label)}</h3>" + note(f"{example.why}. Sample: {example.key}.")
-        body = "\n".join((heading, table(["participant", "prediction", _NUMBERS[summary.target.kind]], answers), *figures))
+        body = "\n".join((heading, table(["participant", "prediction", _NUMBERS[summary.target.kind]], predictions), *figures))
         shown.append(f'<div class="example">{body}</div>')
     if shown:
         of_seed = note(f"Predictions of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
