@@ -71,12 +71,8 @@ def entries_of(
     variants: Sequence[Variant], runs: Mapping[tuple[str, ...], Sequence[FinishedRun]], seeds: Sequence[int]
 ) -> list[Entry]:
     """Return one entry for each variant that could be trained, with only the seeds of the recipe."""
-    entries = []
-    for each in variants:
-        if not each.impossible:
-            one = make_entry(runs[each.overrides], each.who, each.label)
-            entries.append(one.only(key for key in one.observations if key[0] in seeds))
-    return entries
+    possible = [each for each in variants if not each.impossible]
+    return [make_entry(runs[each.overrides], each.who, each.label).of_seeds(seeds) for each in possible]
 
 
 def ablation_tables(variants: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:

@@ -136,20 +136,19 @@ class _Comparison:
         failed: dict[str, str] = {}
         runs = self._train({label: words for label, (_, _, words) in pairs.items()}, "validation", failed)
         seeds = load_recipe(self.source, [*self.overrides, *self.choose]).seeds
-        found: dict[str, dict[float, tuple[float, float]]] = {}
+        scores: dict[str, dict[float, tuple[float, float]]] = {}
         self._choosing_split = ""
         for label, (name, weight, _) in pairs.items():
-            found.setdefault(name, {})
+            scores.setdefault(name, {})
             if label in failed:
                 failures.setdefault(name, failed[label])
                 continue
-            entry = make_entry(runs[label])
-            entry = entry.only(key for key in entry.observations if key[0] in seeds)
+            entry = make_entry(runs[label]).of_seeds(seeds)
             measured, second = entry.metric(self.metric), "loss" if "loss" in entry.example.metrics() else self.metric
             sign = -1 if second != "loss" and measured.higher_is_better else 1
-            found[name][weight] = (float(np.mean(entry.values(self.metric))), sign * float(np.mean(entry.values(second))))
+            scores[name][weight] = (float(np.mean(entry.values(self.metric))), sign * float(np.mean(entry.values(second))))
             self._choosing_split = entry.split_rules[0]
-        return found
+        return scores
 
     def _trained(
         self, chosen: Mapping[str, float], failures: dict[str, str]
@@ -191,8 +190,7 @@ class _Comparison:
 
     def _entry(self, runs: Sequence[FinishedRun], who: str, label: str) -> Entry:
         """Return a participant's results for the seeds of the recipe only."""
-        entry = make_entry(runs, who, label)
-        return entry.only(key for key in entry.observations if key[0] in self.recipe.seeds)
+        return make_entry(runs, who, label).of_seeds(self.recipe.seeds)
 
 
 def best_weight(scores: Mapping[float, tuple[float, float]], metric: str) -> float:

@@ -41,6 +41,5 @@ def train_seeds(
         return
     command = ["seeds", source, *overrides, "--only"]
     [runs] = train_variants(source, overrides, variants, parallel, command, runs_folder() / "seeds" / "logs").values()
-    entry = make_entry(runs)
-    found = compare_pairs(with_baselines(entry.only(key for key in entry.observations if key[0] in recipe.seeds)), metric)
-    output.write(report_tables(found), list(report_records(found)))
+    comparison = compare_pairs(with_baselines(make_entry(runs).of_seeds(recipe.seeds)), metric)
+    output.write(report_tables(comparison), list(report_records(comparison)))

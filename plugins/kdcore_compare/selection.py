@@ -133,6 +133,10 @@ class Entry:
         """Return a copy with only these observations, in this order."""
         return replace(self, observations={key: self.observations[key] for key in keys})
 
+    def of_seeds(self, seeds: Sequence[int]) -> Entry:
+        """Return a copy with only the observations of these seeds."""
+        return self.only(key for key in self.observations if key[0] in seeds)
+
 
 def select(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Entry]:
     """Read the entries named on the command line.
