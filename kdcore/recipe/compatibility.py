@@ -190,7 +190,7 @@ class _Compatibility:
                 self._add(path, f"every term of {name!r} has weight 0; there is nothing to learn")
             for term in self.terms[name]:
                 self._term_sources(term, name)
-                if term.term.active:
+                if term.active:
                     for message, hint in (*self._unmet(term, name), *self._untapped(term, name), *self._mismatch(term, name)):
                         learners_of.setdefault((term.path, message, hint), []).append(name)
         for (path, message, hint), names in learners_of.items():
@@ -210,7 +210,7 @@ class _Compatibility:
             elif source not in sources and source in self.specs and is_own:
                 self._add(place, f"{name!r} does not learn from {source!r}", f"add it to {path}.learns_from")
             elif source in sources and source not in term.sources:
-                what = f"the loss {term.term.name!r} reads no {self._relation(name, source)}"
+                what = f"the loss {term.loss!r} reads no {self._relation(name, source)}"
                 self._add(place, f"{what}, so naming {source!r} has no effect")
 
     def _first_with(self, path: str) -> str:
@@ -222,7 +222,7 @@ class _Compatibility:
 
     def _unmet(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
         """Yield (problem, hint) for needs of a term other than taps."""
-        needs, what = term.needs, f"the loss {term.term.name!r}"
+        needs, what = term.needs, f"the loss {term.loss!r}"
         if needs.class_embeddings and "class_embeddings" not in self.tree:
             yield f"{what} needs class embeddings, but the recipe has none", "add 'class_embeddings'"
         if needs.labelled and self.recipe.data.labels == "withheld" and name in self.recipe.student_specs:
@@ -273,7 +273,7 @@ class _Compatibility:
                 if untapped:
                     hint = did_you_mean(tap, sorted(self._taps(untapped[0])), "declared are")
                     participant = "{learner}" if untapped == [name] else " and ".join(map(repr, untapped))
-                    yield f"the loss {term.term.name!r} needs the tap {tap!r} of {participant}", hint
+                    yield f"the loss {term.loss!r} needs the tap {tap!r} of {participant}", hint
 
     def _taps(self, name: str) -> set[str]:
         """Return the taps of `name`, and those that the fusion adds to its outputs."""
@@ -284,7 +284,7 @@ class _Compatibility:
         """Yield (problem, hint) if a term does not support the target of the dataset."""
         facts = self._loss_facts(term.path)
         if facts is not None and self.target is not None and self.graph.nodes[name].trains:
-            yield from loss_problems(term.term.name, facts, self.target, self.weighted, self.recipe.registry)
+            yield from loss_problems(term.loss, facts, self.target, self.weighted, self.recipe.registry)
 
     def _not_run_alone(self, name: str) -> str:
         """Return why participant `name` has no network that can run on other inputs, or an empty string if it has."""
@@ -325,7 +325,7 @@ class _Compatibility:
             return f"{source!r} is a moving average, so its classifier is not finished", ""
         if teacher.weights and teacher.weights.head == "drop" and "*" in teacher.freeze:
             return f"the classifier of {source!r} is neither loaded nor trained (head: drop, and all is frozen)", ""
-        if not any(source in term.teachers for term in self.terms[name] if term.term.active):
+        if not any(source in term.teachers for term in self.terms[name] if term.active):
             what = f"no term of {name!r} reads {source!r}, so its features are not those of this classifier"
             return what, "add a loss on features, such as one with the tap before the classifier"
         return "", ""
@@ -349,7 +349,7 @@ class _Compatibility:
 
     def _in_baseline(self, name: str) -> bool:
         """Return whether a student has a term without distillation, so that it is trained in the baseline."""
-        has_term = any(term.term.active and term.needs.in_baseline for term in self.terms[name])
+        has_term = any(term.active and term.needs.in_baseline for term in self.terms[name])
         return has_term and name not in self.recipe.teachers
 
     def _unread_sources(self) -> None:
@@ -358,7 +358,7 @@ class _Compatibility:
             paths = self.recipe.term_paths(name)
             if not spec.is_network or any(self.needs.get(path) is None for path in paths):
                 continue
-            read = {source for term in self.terms[name] if term.term.active for source in term.sources}
+            read = {source for term in self.terms[name] if term.active for source in term.sources}
             for index, source in enumerate(spec.learns_from or ()):
                 if source in self.graph.nodes[name].learns_from and source not in read:
                     self._add(

@@ -36,6 +36,16 @@ class LearnerTerm:
     peers: tuple[str, ...]
 
     @property
+    def loss(self) -> str:
+        """Name of its loss."""
+        return self.term.name
+
+    @property
+    def active(self) -> bool:
+        """True if it is part of the objective at all."""
+        return self.term.active
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Teachers and peers that it reads."""
         return (*self.teachers, *self.peers)
@@ -144,7 +154,7 @@ def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: di
     for stage in stages:
         for learners, own in _same_length(graph, stage, stages):
             training = {name: graph.nodes[name].training or stage.training for name in learners}
-            read = {source for name in learners for term in terms[name] if term.term.active for source in term.sources}
+            read = {source for name in learners for term in terms[name] if term.active for source in term.sources}
             first, joined_name = training[learners[0]], "+".join(learners)
             plan = StagePlan(
                 name=stage.name if learners == stage.learners else joined_name,

@@ -44,7 +44,7 @@ class ParticipantPlan:
 
     def terms_in(self, arm: str) -> tuple[LearnerTerm, ...]:
         """Terms of an arm with a non-zero weight."""
-        return tuple(term for term in self.terms if term.term.active and (arm == DISTILLED or term.needs.in_baseline))
+        return tuple(term for term in self.terms if term.active and (arm == DISTILLED or term.needs.in_baseline))
 
     @property
     def distils(self) -> bool:

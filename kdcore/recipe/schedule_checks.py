@@ -170,7 +170,7 @@ def _withheld_labels(recipe: Recipe, stages: Sequence[Stage], terms: Mapping[str
     if recipe.data.labels != "withheld":
         return
     students = set(recipe.student_specs)
-    readers = {name for name, own in terms.items() if any(term.term.active and term.needs.labels for term in own)} - students
+    readers = {name for name, own in terms.items() if any(term.active and term.needs.labels for term in own)} - students
     withheld = {stage.split for stage in stages if students & set(stage.learners)}
     read = {stage.split for stage in stages if readers & set(stage.learners)}
     hint = (
