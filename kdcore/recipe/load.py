@@ -83,10 +83,7 @@ def load_recipe(
     if data is not None:
         objects["data.dataset"] = data
     read_problems: list[Problem] = []
-    tree = apply_overrides(_read_with_bases(source, read_problems), overrides, read_problems)
-    tree = expand_like_and_copies(tree, read_problems)
-    if "data.dataset" in objects:
-        tree = _with_python_dataset(tree)
+    tree = _written_out(source, overrides, objects, read_problems)
     node = with_absolute_paths(with_plugin_files(without_nulls(tree), plugins.files), plugins)
     complete_tree = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
     hint = Misplaced(complete_tree, plugins, frozenset(Recipe.model_fields)).hint
@@ -128,6 +125,14 @@ def _checked(
         if files:
             problems += missing_files(stand_in, tree, places, plugins)
     return recipe, problems
+
+
+def _written_out(source: Source, overrides: Sequence[str], objects: Mapping[str, Any], problems: list[Problem]) -> Node:
+    """Return the recipe with its bases, overrides, ``like``, ``copies`` and the dataset passed in Python written out."""
+    node = _read_with_bases(source, problems)
+    node = apply_overrides(node, overrides, problems)
+    node = expand_like_and_copies(node, problems)
+    return _with_python_dataset(node) if "data.dataset" in objects else node
 
 
 def _with_python_dataset(node: Node) -> Node:
