@@ -21,7 +21,7 @@ from kdcore.plugin.manager import found_plugins
 from kdcore.plugin.option_schema import Description, Option, describe
 from kdcore.plugin.registry import KINDS, Entry
 from kdcore.testing import Case
-from kdcore.testing.contexts import Shapes, plausible
+from kdcore.testing.loss_inputs import Shapes, plausible
 
 _MATH_BLOCK = re.compile(r"^\.\. math::[ \t]*(.*(?:\n[ \t]+.*|\n(?=\n[ \t]))*)", re.MULTILINE)
 _MATH = re.compile(r":math:`([^`]+)`")

@@ -83,9 +83,8 @@ def describe(
     from rich.text import Text
 
     from kdcore.cli.tables import new_table, output_console, show_table
-    from kdcore.plugin.docstring import joined_lines, without_sections
+    from kdcore.plugin.docstring import joined_lines, plain, without_sections
     from kdcore.plugin.manager import plugin_manager
-    from kdcore.plugin.markup import plain
     from kdcore.plugin.option_schema import describe as described
 
     registry = plugin_manager().registry

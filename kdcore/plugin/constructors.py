@@ -51,7 +51,15 @@ def settled_parameters(entry: Entry) -> dict[str, Parameter]:
     Raises:
         PluginError: If `read_parameters` raises it, or a default does not match its type hint.
     """
-    return _with_settled_defaults(entry, read_parameters(entry))
+    parameters = read_parameters(entry)
+    optional = {name: each for name, each in parameters.items() if not each.required}
+    try:
+        settled = model_of(entry, optional, validate_default=True)()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"the default of its option {first['loc'][0]!r} does not match its type hint: {first['msg']}"
+        raise _broken(entry, what) from error
+    return parameters | {name: each._replace(default=getattr(settled, name)) for name, each in optional.items()}
 
 
 def read_parameters(entry: Entry) -> dict[str, Parameter]:
@@ -71,7 +79,7 @@ def read_parameters(entry: Entry) -> dict[str, Parameter]:
         raise _broken(entry, f"could not read its constructor's type hints: {type(error).__name__}: {error}") from error
     factories = _factories(component)
     docs = argument_docs(component)
-    result: dict[str, Parameter] = {}
+    options: dict[str, Parameter] = {}
     for name, parameter in signature.parameters.items():
         if name in GIVEN.get(entry.kind, ()) or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -80,8 +88,8 @@ def read_parameters(entry: Entry) -> dict[str, Parameter]:
         required = default is parameter.empty
         hint = hints.get(name, Any)
         hint = hint | None if default is None and hint is not Any else hint
-        result[name] = Parameter(hint, None if required else default, required, docs.get(name, ""))
-    return result
+        options[name] = Parameter(hint, None if required else default, required, docs.get(name, ""))
+    return options
 
 
 def model_of(entry: Entry, parameters: Mapping[str, Parameter], **config: Any) -> type[BaseModel]:
@@ -98,9 +106,8 @@ def model_of(entry: Entry, parameters: Mapping[str, Parameter], **config: Any) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # options may shadow pydantic attributes such as `copy`
-            return create_model(
-                entry.qualified, __config__=ConfigDict(**_CONFIG, **config), __validators__=validators, **definitions
-            )
+            settings = ConfigDict(**_CONFIG, **config)
+            return create_model(entry.qualified, __config__=settings, __validators__=validators, **definitions)
     except (PydanticUserError, NameError, TypeError, ValueError) as error:
         raise _broken(entry, f"could not derive a schema of options from its constructor: {error}") from error
 
@@ -117,19 +124,6 @@ def _factories(component: Any) -> dict[str, Any]:
     if not is_dataclass(component):
         return {}
     return {field.name: field.default_factory for field in fields(component) if field.default_factory is not MISSING}
-
-
-def _with_settled_defaults(entry: Entry, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
-    optional = {name: each for name, each in parameters.items() if not each.required}
-    model = model_of(entry, optional, validate_default=True)
-    try:
-        settled = model()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _broken(
-            entry, f"the default of its option {first['loc'][0]!r} does not match its type hint: {first['msg']}"
-        ) from error
-    return {name: each if each.required else each._replace(default=getattr(settled, name)) for name, each in parameters.items()}
 
 
 def _with_home(value: Any) -> Any:

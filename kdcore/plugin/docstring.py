@@ -1,4 +1,4 @@
-"""Parsing of component docstrings, and formatting of type hints."""
+"""Parsing of component docstrings, and formatting of docstrings and type hints for terminals."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ def joined_lines(text: str) -> str:
         each if re.search(r"^(\s|\.\. |[-*] |\d+\. )", each, re.MULTILINE) else " ".join(each.splitlines())
         for each in paragraphs
     )
+
+
+def plain(text: str) -> str:
+    """Return a docstring without the markup of formulas and code; formulas remain in LaTeX."""
+    text = re.sub(r"^\.\. math::\s*", "    ", text, flags=re.MULTILINE)
+    return re.sub(r":math:`([^`]*)`", r"\1", text).replace("``", "`")
 
 
 def _mark_sections(text: str, headings: Collection[str]) -> Iterator[tuple[str, bool]]:

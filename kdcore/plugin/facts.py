@@ -76,7 +76,7 @@ def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[...,
         entry: The component.
         options: Its options as written in a recipe; None to pass the class to `question` without constructing it.
         question: A module-level function. Its result must depend on its arguments only.
-        arguments: Further arguments of `question`, such as a `Team`.
+        arguments: Further arguments of `question`, such as a `Graph`.
 
     Raises:
         ComponentError: If the component cannot be constructed, or `question` raises; the message names the component.
@@ -100,20 +100,17 @@ def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[...,
 
 def facts_of(component: Any) -> Facts:
     """Return facts about a component or its class."""
-    needs, modalities = getattr(component, "needs", None), getattr(component, "modalities", None)
-    flags = {
-        name: getattr(component, name, False) is True
-        for name in ("batch_dependent", "augmentation", "fixed", "sample_weights", "weighted")
-    }
-    targets, target = getattr(component, "targets", None), getattr(component, "target", None)
-    taps = getattr(component, "taps", ())
+    needs, modalities, targets, target, taps = (
+        getattr(component, name, None) for name in ("needs", "modalities", "targets", "target", "taps")
+    )
+    flags = ("batch_dependent", "augmentation", "fixed", "sample_weights", "weighted")
     return Facts(
-        needs if isinstance(needs, Needs) else None,
-        dict(modalities) if isinstance(modalities, Mapping) else None,
+        needs=needs if isinstance(needs, Needs) else None,
+        modalities=dict(modalities) if isinstance(modalities, Mapping) else None,
         targets=targets if isinstance(targets, tuple) and set(targets) <= set(EVERY_TARGET) else None,
         target=target if isinstance(target, Target) else Target(),
         taps=taps if isinstance(taps, tuple) else (),
-        **flags,
+        **{name: getattr(component, name, False) is True for name in flags},
     )
 
 

@@ -93,11 +93,8 @@ class PluginManager:
     def _load(self, point: EntryPoint) -> None:
         if point.name in self.plugins:
             first = self.plugins[point.name]
-            self._fail(
-                first,
-                f"two installed packages claim the plugin name {point.name!r}: "
-                f"{first.distribution} ({first.target}) and {_package(point.dist)[0]} ({point.value}); uninstall one",
-            )
+            owners = f"{first.distribution} ({first.target}) and {_package(point.dist)[0]} ({point.value})"
+            self._fail(first, f"two installed packages claim the plugin name {point.name!r}: {owners}; uninstall one")
             return
         plugin = Plugin(point.name, *_package(point.dist), point.value)
         self.plugins[point.name] = plugin
@@ -138,14 +135,12 @@ class PluginManager:
         """Raise an error if the file implements no hook, or registers another plugin's name or a component it does not have."""
         if not self._pluggy.get_hookcallers(self._pluggy.get_plugin(plugin.name)):
             raise PluginError("implements no hook; decorate a function such as register_losses with kdcore.hookimpl")
-        for entry in list(self.registry.entries()):
-            if entry.plugin == plugin.name:
-                self.registry.get(entry.kind, entry.qualified).load()
-                for other in self.registry.claims(entry.kind, entry.name):
-                    if other.plugin != plugin.name:
-                        raise PluginError(
-                            f"the plugin {other.plugin!r} already provides the {entry.kind} {entry.name!r}; rename yours"
-                        )
+        for entry in [entry for entry in self.registry.entries() if entry.plugin == plugin.name]:
+            entry.load()
+            for other in self.registry.claims(entry.kind, entry.name):
+                if other.plugin != plugin.name:
+                    what = f"the plugin {other.plugin!r} already provides the {entry.kind} {entry.name!r}"
+                    raise PluginError(f"{what}; rename yours")
 
     def register(self, name: str, module: ModuleType | object) -> None:
         """Register an imported plugin.
@@ -233,10 +228,8 @@ def _check_api(plugin: Plugin, api: object) -> None:
     if api < hookspecs.OLDEST_API:
         raise PluginError(f"written for plugin API {api}, but this kdcore has {newest}; install a newer version of the plugin")
     if api < newest:
-        message = (
-            f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}; install a version for API {newest}"
-        )
-        warn(message, KdcoreDeprecationWarning)
+        message = f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}"
+        warn(f"{message}; install a version for API {newest}", KdcoreDeprecationWarning)
 
 
 def _reason(error: BaseException, plugin: Plugin, doing: str) -> str:

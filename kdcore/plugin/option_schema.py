@@ -102,14 +102,11 @@ def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | No
     """
     component = entry.load()
     parameters = inspect.signature(component).parameters
-    accepted = {name: value for name, value in (given or {}).items() if name in parameters}
-    if (
-        entry.is_factory
-        and "num_classes" in (given or {})
-        and any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    ):
-        accepted["num_classes"] = given["num_classes"]  # type: ignore[index]  # e.g. torchvision factories, which pass on **kwargs
-    return construct(component, {**accepted, **dict(options_model(entry)(**options))})
+    accepted = set(parameters)
+    if entry.is_factory and any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        accepted.add("num_classes")  # e.g. torchvision factories, which pass on **kwargs
+    filled_in = {name: value for name, value in (given or {}).items() if name in accepted}
+    return construct(component, {**filled_in, **dict(options_model(entry)(**options))})
 
 
 def construct(component: Any, arguments: Mapping[str, Any]) -> Any:
@@ -182,11 +179,9 @@ def _nested(name: str, hint: Any, above: tuple[type, ...]) -> Iterator[Option]:
         docs, hints = argument_docs(hint), get_type_hints(hint, include_extras=True)
         for each in fields(hint):
             if each.init:
-                default = each.default if each.default is not MISSING else None
-                default = each.default_factory() if each.default_factory is not MISSING else default
-                required = each.default is MISSING and each.default_factory is MISSING
+                default = each.default if each.default_factory is MISSING else each.default_factory()
                 inner = f"{name}.{each.name}"
-                yield _option(inner, Parameter(hints[each.name], default, required, docs.get(each.name, "")))
+                yield _option(inner, Parameter(hints[each.name], default, default is MISSING, docs.get(each.name, "")))
                 yield from _nested(inner, hints[each.name], (*above, hint))
     elif origin is Annotated:
         yield from _nested(name, args[0], above)
@@ -195,10 +190,9 @@ def _nested(name: str, hint: Any, above: tuple[type, ...]) -> Iterator[Option]:
     elif origin in (list, tuple, set, frozenset):
         for each in dict.fromkeys(args):
             yield from _nested(f"{name}[]", each, above)
-    elif origin in (Union, types.UnionType) and not {int, float} & {
-        get_args(each)[0] if get_args(each) else each for each in args
-    }:
-        for each in args:
+    elif origin in (Union, types.UnionType):
+        types_of_union = {get_args(each)[0] if get_args(each) else each for each in args}
+        for each in args if types_of_union.isdisjoint((int, float)) else ():
             yield from _nested(name, each, above)
 
 

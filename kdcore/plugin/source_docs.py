@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdcore.plugin.markup import plain
+from kdcore.plugin.docstring import plain
 
 
 def first_line(target: str) -> str:
@@ -22,8 +22,8 @@ def first_line(target: str) -> str:
             text = file.read_text(encoding="utf-8")
         except (OSError, ValueError):
             continue
-        found = re.search(rf'{signature} +r?"""([^\n]*)', text, re.MULTILINE)
-        return plain(found[1].partition('"""')[0]).strip() if found else ""
+        match = re.search(rf'{signature} +r?"""([^\n]*)', text, re.MULTILINE)
+        return plain(match[1].partition('"""')[0]).strip() if match else ""
     return ""
 
 

@@ -102,12 +102,11 @@ def _imports(module: str) -> tuple[_Import, ...]:
     if file is None or file.suffix != ".py":
         return ()
     package = module if file.stem == "__init__" else module.rpartition(".")[0]
-    found = []
+    imports = [_Import(each, True) for each in _parents(module)]
     for node, at_once in _walk(ast.parse(file.read_bytes()), True):
         for name in _named(node, package):
-            found += [_Import(each, at_once) for each in (*_parents(name), name)]
-    found += [_Import(each, True) for each in _parents(module)]
-    return tuple(found)
+            imports += [_Import(each, at_once) for each in (*_parents(name), name)]
+    return tuple(imports)
 
 
 def _walk(node: ast.AST, at_once: bool) -> Iterator[tuple[ast.AST, bool]]:
@@ -188,10 +187,10 @@ def _installed(top: str) -> list[str | None]:
 def _namesake(top: str) -> str | None:
     """Return the distribution with the name of a top-level module, if it contains it. This avoids reading all distributions."""
     try:
-        found = distribution(top)
+        namesake = distribution(top)
     except (PackageNotFoundError, ValueError):
         return None
-    return found.metadata["Name"] if f"\n{top}/__init__.py," in f"\n{found.read_text('RECORD')}" else None
+    return namesake.metadata["Name"] if f"\n{top}/__init__.py," in f"\n{namesake.read_text('RECORD')}" else None
 
 
 @cache

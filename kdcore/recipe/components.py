@@ -19,7 +19,7 @@ JOINED = "joined"
 
 def components(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, str, Any]]:
     """Iterate over (path, kind, as written) of every component in a recipe's plain values; malformed parts are skipped."""
-    data = _mapping(tree.get("data"))
+    data = as_mapping(tree.get("data"))
     yield from _one(("data",), data, dataset="dataset", protocol="protocol")
     for path, participant in participants(tree):
         yield from _transforms((*path, "transforms"), participant.get("transforms"))
@@ -60,10 +60,10 @@ def known_components(tree: Mapping[str, Any], plugins: PluginManager) -> Iterato
 def participants(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
     """Iterate over (path, as written) of every teacher and student."""
     for group in ("teachers", "students"):
-        for name, participant in _mapping(tree.get(group)).items():
-            yield (group, name), _mapping(participant)
+        for name, participant in as_mapping(tree.get(group)).items():
+            yield (group, name), as_mapping(participant)
     if "student" in tree:
-        yield ("student",), _mapping(tree["student"])
+        yield ("student",), as_mapping(tree["student"])
 
 
 def split(kind: str, written: Any) -> tuple[str, dict[str, Any]] | None:
@@ -94,9 +94,10 @@ def _each(path: Steps, listed: Any, kind: str) -> Iterator[tuple[Steps, str, Any
 
 def _transforms(path: Steps, written: Any) -> Iterator[tuple[Steps, str, Any]]:
     yield from _each(path, written, "transform")
-    for key, listed in _mapping(written).items():
+    for key, listed in as_mapping(written).items():
         yield from _each((*path, key), listed, "transform")
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping, or else an empty one."""
     return value if isinstance(value, Mapping) else {}

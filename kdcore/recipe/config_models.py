@@ -135,14 +135,15 @@ def _labelled(terms: list[Term]) -> list[Term]:
         if term.id is not None and not _ID.fullmatch(term.id):
             rule = "must be 1 to 100 letters, digits, '-', '_' and blanks, and start with a letter or digit"
             raise wrong(f"the id {term.id!r} {rule}", (index, "id"))
-        if is_module_attribute(name := term.id or term.name.rpartition("/")[2]):
-            what = f"a term cannot be called {name!r}, which is an attribute of torch.nn.ModuleDict; give it another id"
+        label = term.id or term.name.rpartition("/")[2]
+        if is_module_attribute(label):
+            what = f"a term cannot be called {label!r}, which is an attribute of torch.nn.ModuleDict; give it another id"
             raise wrong(what, (index, "id") if term.id else (index,))
-        if "total" in (term.id, term.id or term.name.rpartition("/")[2]):
+        if label == "total":
             raise wrong("'total' is the sum of all terms in a learner's curves; give the term another id", (index,))
-    given = [term.id for term in terms if term.id]
+    ids = [term.id for term in terms]
     for index, term in enumerate(terms):
-        if term.id and term.id in given[: len([each for each in terms[:index] if each.id])]:
+        if term.id and term.id in ids[:index]:
             raise wrong(f"another term has the id {term.id!r} already", (index, "id"))
     labels = term_labels((term.name, term.id) for term in terms)
     return [term.model_copy(update={"id": label}) for term, label in zip(terms, labels, strict=True)]
@@ -239,32 +240,34 @@ class ParticipantSpec(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> ParticipantSpec:
-        fields = type(self).model_fields
-        changed = {
-            key for key in self.model_fields_set if getattr(self, key) not in (None, [], {}, fields[key].default)
-        }  # a filled recipe writes defaults out
-        kinds = [key for key in ("follows", "outputs") if getattr(self, key) is not None]
-        if len(kinds) == 2:
+        fields = type(self).model_fields  # a filled recipe writes defaults out
+        changed = {key for key in self.model_fields_set if getattr(self, key) not in (None, [], {}, fields[key].default)}
+        if self.follows is not None and self.outputs is not None:
             raise wrong("'follows' and 'outputs' exclude each other", ("outputs",))
         for key in ("momentum", "warmup"):
             if key in changed and self.follows is None:
                 raise wrong(f"{key!r} requires 'follows'", (key,))
-        if not kinds:
+        if self.is_network:
             for key in ("modality", "encoder"):
                 if getattr(self, key) is None:
                     raise wrong(f"the key {key!r} is missing", (key,))
             if self.weights is not None and self.starts_from is not None:
                 raise wrong("'weights' and 'starts_from' exclude each other", ("starts_from",))
             return self
-        allowed = {"follows": ("momentum", "warmup", "augment_frozen"), "outputs": ()}[kinds[0]]
-        for key in sorted(changed - {kinds[0], *allowed}):
-            raise wrong(f"{key!r} does not go with {kinds[0]!r}", (key,))
+        kind, allowed = ("outputs", set()) if self.follows is None else ("follows", {"momentum", "warmup", "augment_frozen"})
+        for key in sorted(changed - {kind} - allowed):
+            raise wrong(f"{key!r} does not go with {kind!r}", (key,))
         return self
 
     @property
     def is_network(self) -> bool:
         """True if it has a network of its own, rather than an average of another or stored outputs."""
         return self.follows is None and self.outputs is None
+
+    @property
+    def described(self) -> str:
+        """Kind of participant, for messages."""
+        return "a network" if self.is_network else "a moving average" if self.follows else "a file of stored outputs"
 
     @field_validator("modality")
     @classmethod

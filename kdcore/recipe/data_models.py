@@ -15,14 +15,6 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?i?)B?")
 _UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def _some_bytes(limit: int | str) -> int | str:
-    if isinstance(limit, str) and (not (found := _BYTES.fullmatch(limit)) or found[2] not in _UNIT):
-        raise wrong(f"must be a number of bytes such as '4GiB', not {limit!r}")
-    if isinstance(limit, int) and limit < 0:
-        raise wrong(f"must not be negative, not {limit!r}")
-    return limit
-
-
 def as_bytes(size: int | str) -> int:
     """A size such as ``4GiB`` in bytes.
 
@@ -31,10 +23,20 @@ def as_bytes(size: int | str) -> int:
     """
     if isinstance(size, int):
         return size
-    found = _BYTES.fullmatch(size)
-    if not found or found[2] not in _UNIT:
+    match = _BYTES.fullmatch(size)
+    if not match or match[2] not in _UNIT:
         raise ValueError(f"{size!r} is not a number of bytes such as '4GiB'")
-    return int(float(found[1]) * _UNIT[found[2]])
+    return int(float(match[1]) * _UNIT[match[2]])
+
+
+def _size(written: int | str) -> int | str:
+    try:
+        negative = as_bytes(written) < 0
+    except ValueError:
+        raise wrong(f"must be a number of bytes such as '4GiB', not {written!r}") from None
+    if negative:
+        raise wrong(f"must not be negative, not {written!r}")
+    return written
 
 
 class WindowSpec(Section):
@@ -126,7 +128,7 @@ class DataSpec(Section):
     """Modality → fraction of the training samples whose signal is removed at random, to study missing modalities."""
     missing_seed: Annotated[int, Ge(0)] = 0
     """Random seed of the removed signals."""
-    memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"
+    memory_limit: Annotated[int | str, AfterValidator(_size)] = "4GiB"
     """Size above which a tensor of all samples is memory-mapped."""
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,16 @@ class LearnerTerm:
     needs: Needs
     teachers: tuple[str, ...]
     peers: tuple[str, ...]
+
+    @property
+    def loss(self) -> str:
+        """Name of its loss."""
+        return self.term.name
+
+    @property
+    def active(self) -> bool:
+        """True if it is part of the objective at all."""
+        return self.term.active
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -94,20 +105,19 @@ def peers_of(graph: Graph, name: str) -> tuple[str, ...]:
 def terms_of(recipe: Recipe, graph: Graph, name: str, needs_of: NeedsOf) -> list[LearnerTerm]:
     """Terms of participant `name`; terms with an unknown loss are left out."""
     teachers, peers = teachers_of(graph, name), peers_of(graph, name)
-    found = []
+    learner_terms = []
     for path, term in zip(recipe.term_paths(name), recipe.terms_of(name)[1], strict=True):
         needs = needs_of(path)
         if needs is not None:
-            chosen = _read(term, needs, teachers, peers)
-            read = [tuple(each for each in group if each in chosen) for group in (teachers, peers)]
-            found.append(LearnerTerm(path, term, needs, *read))
-    return found
+            read_teachers = _selected(term, teachers) if needs.teachers else ()
+            read_peers = _selected(term, peers) if needs.peers else ()
+            learner_terms.append(LearnerTerm(path, term, needs, read_teachers, read_peers))
+    return learner_terms
 
 
-def _read(term: Term, needs: Needs, teachers: Sequence[str], peers: Sequence[str]) -> set[str]:
-    """Sources that a term reads: those that its loss declares, restricted to `teachers` of the term if given."""
-    declared = {*(teachers if needs.teachers else ()), *(peers if needs.peers else ())}
-    return declared if term.teachers is None else declared & set(term.teachers)
+def _selected(term: Term, sources: Sequence[str]) -> tuple[str, ...]:
+    """Those of `sources` that a term reads: all, or the ones that it names."""
+    return tuple(source for source in sources if term.teachers is None or source in term.teachers)
 
 
 @dataclass(frozen=True)
@@ -139,36 +149,44 @@ class StagePlan:
 
 def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: dict[str, list[LearnerTerm]]) -> list[StagePlan]:
     """Plan the stages of a schedule; a stage is divided if its learners train for different numbers of epochs."""
-    found = []
+    plans = []
+    epochs = Counter[str]()
     for stage in stages:
         for learners, own in _same_length(graph, stage, stages):
-            trained = {name: graph.nodes[name].training or stage.training for name in learners}
-            read = {source for name in learners for term in terms[name] if term.term.active for source in term.sources}
-            sources = tuple(name for name in graph.nodes if name in read and name not in learners)
-            first = trained[learners[0]]
-            size, order = first.batch_size or recipe.data.batch_size, "+".join(learners)
-            epochs = own.epochs if own else stage.epochs
-            label = stage.name if learners == stage.learners else order
-            found.append(StagePlan(label, learners, sources, trained, epochs, stage.split, size, order, first.accumulate))
-    totals: dict[str, int] = {}
-    for plan in found:
-        for name in plan.learners:
-            totals[name] = totals.get(name, 0) + plan.epochs
+            training = {name: graph.nodes[name].training or stage.training for name in learners}
+            read = {source for name in learners for term in terms[name] if term.active for source in term.sources}
+            first, joined_name = training[learners[0]], "+".join(learners)
+            plan = StagePlan(
+                name=stage.name if learners == stage.learners else joined_name,
+                learners=learners,
+                sources=tuple(name for name in graph.nodes if name in read and name not in learners),
+                training=training,
+                epochs=own.epochs if own else stage.epochs,
+                split=stage.split,
+                batch_size=first.batch_size or recipe.data.batch_size,
+                order=joined_name,
+                accumulate=first.accumulate,
+            )
+            plans.append(plan)
+            epochs.update(dict.fromkeys(learners, plan.epochs))
     return [
-        replace(plan, training={name: replace(each, epochs=totals[name]) for name, each in plan.training.items()})
-        for plan in found
+        replace(plan, training={name: replace(each, epochs=epochs[name]) for name, each in plan.training.items()})
+        for plan in plans
     ]
 
 
 def _same_length(graph: Graph, stage: Stage, stages: Sequence[Stage]) -> list[tuple[tuple[str, ...], Training | None]]:
-    """Groups of learners that can share a stage, each with the training that sets its length, or None for the schedule's."""
-    alone = {name for name in stage.learners if sum(name in other.learners for other in stages) == 1}
+    """Groups of learners that can share a stage, each with the training that sets its length, or None for the schedule's.
+
+    A learner's own training sets the length only if this is its only stage.
+    """
+    own: dict[str, Training | None] = {}
     groups: dict[Any, list[str]] = {}
     for name in stage.learners:
-        own = graph.nodes[name].training if name in alone else None
-        how = own or stage.training
-        length = (own.epochs if own else stage.epochs, how.batch_size, how.accumulate, how.early_stopping)
-        groups.setdefault(length, []).append(name)
-    if len(groups) == 1 and not any(graph.nodes[name].training for name in stage.learners if name in alone):
+        is_only_stage = sum(name in other.learners for other in stages) == 1
+        own[name] = graph.nodes[name].training if is_only_stage else None
+        training, epochs = own[name] or stage.training, (own[name] or stage).epochs
+        groups.setdefault((epochs, training.batch_size, training.accumulate, training.early_stopping), []).append(name)
+    if not any(own.values()) and len(groups) == 1:
         return [(stage.learners, None)]
-    return [(tuple(names), graph.nodes[names[0]].training if names[0] in alone else None) for names in groups.values()]
+    return [(tuple(names), own[names[0]]) for names in groups.values()]

@@ -18,15 +18,15 @@ from kdcore.errors import COMMAND_LINE, Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.compatibility import check_compatibility
+from kdcore.recipe.like_and_copies import expand_like_and_copies
 from kdcore.recipe.merge import merge_recipes, without_nulls
 from kdcore.recipe.misplaced import Misplaced
 from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
-from kdcore.recipe.participants import written_out
 from kdcore.recipe.plausibility import impossible_numbers, missing_files, unsaved_files
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
-from kdcore.recipe.relative_paths import located, with_whole_paths
+from kdcore.recipe.relative_paths import with_absolute_paths, with_plugin_files
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.validate import check_components
 from kdcore.recipe.yaml import Node, Steps, dotted, read, steps
@@ -83,10 +83,8 @@ def load_recipe(
     if data is not None:
         objects["data.dataset"] = data
     read_problems: list[Problem] = []
-    tree = written_out(apply_overrides(_read_with_bases(source, read_problems), overrides, read_problems), read_problems)
-    if "data.dataset" in objects:
-        tree = _with_python_dataset(tree)
-    node = with_whole_paths(located(without_nulls(tree), plugins.files), plugins)
+    tree = _written_out(source, overrides, objects, read_problems)
+    node = with_absolute_paths(with_plugin_files(without_nulls(tree), plugins.files), plugins)
     complete_tree = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
     hint = Misplaced(complete_tree, plugins, frozenset(Recipe.model_fields)).hint
     lines = dict(tree.places()) | dict(node.places())  # a key removed with null is reported as missing at the line of the null
@@ -104,13 +102,13 @@ def load_recipe(
 
 
 def _checked(
-    tree: Any, whole: Any, places: Places, plugins: PluginManager, objects: Mapping[str, Any], files: bool
+    tree: Any, complete_tree: Any, places: Places, plugins: PluginManager, objects: Mapping[str, Any], files: bool
 ) -> tuple[Recipe | None, list[Problem]]:
     """Return the recipe, None if it has invalid values, and all problems.
 
     Args:
         tree: Values as written.
-        whole: The same values with the default losses of teachers.
+        complete_tree: The same values with the default losses of teachers.
         places: Source locations of the values.
         plugins: Plugins that provide the components.
         objects: Objects passed in Python, by path.
@@ -118,16 +116,24 @@ def _checked(
     """
     recipe, problems = _validated(tree, places)
     stand_in, removed = (recipe, []) if recipe else _without_invalid_values(tree, problems)
-    components = check_components(whole, places, plugins)
+    components = check_components(complete_tree, places, plugins)
     problems += components.problems
     if stand_in:
         stand_in._objects = objects
-        found = check_compatibility(stand_in, tree, components, places)
-        problems += [problem for problem in found if not _is_consequence(problem, removed)]
+        incompatible = check_compatibility(stand_in, tree, components, places)
+        problems += [problem for problem in incompatible if not _is_consequence(problem, removed)]
         problems += unsaved_files(tree, places, plugins)
         if files:
             problems += missing_files(stand_in, tree, places, plugins)
     return recipe, problems
+
+
+def _written_out(source: Source, overrides: Sequence[str], objects: Mapping[str, Any], problems: list[Problem]) -> Node:
+    """Return the recipe with its bases, overrides, ``like``, ``copies`` and the dataset passed in Python written out."""
+    node = _read_with_bases(source, problems)
+    node = apply_overrides(node, overrides, problems)
+    node = expand_like_and_copies(node, problems)
+    return _with_python_dataset(node) if "data.dataset" in objects else node
 
 
 def _with_python_dataset(node: Node) -> Node:
@@ -135,8 +141,7 @@ def _with_python_dataset(node: Node) -> Node:
     data = node.get("data") or Node({})
     if not data.is_mapping:
         return node
-    given = data.replaced({**data.value, "dataset": Node(FROM_PYTHON)})
-    return node.replaced({**node.value, "data": given})
+    return node.replaced({**node.value, "data": data.replaced({**data.value, "dataset": Node(FROM_PYTHON)})})
 
 
 def _read_with_bases(source: Source, problems: list[Problem]) -> Node:
@@ -177,13 +182,12 @@ def _base(name: Node, file: Path, chain: tuple[Path, ...], problems: list[Proble
 
 
 def _names(extends: Node | None) -> list[Node]:
-    listed = [] if extends is None else extends.value if extends.is_list else [extends]
-    for each in listed:
-        if not isinstance(each.value, str):
-            raise RecipeError(
-                [Problem("extends", "must be a path, the name of a recipe, or a list of these", each.file, each.line)]
-            )
-    return listed
+    names = [] if extends is None else extends.value if extends.is_list else [extends]
+    for name in names:
+        if not isinstance(name.value, str):
+            what = "must be a path, the name of a recipe, or a list of these"
+            raise RecipeError([Problem("extends", what, name.file, name.line)])
+    return names
 
 
 def _find_base(name: Node, file: Path, chain: tuple[Path, ...]) -> Path:
@@ -233,15 +237,15 @@ def _without_invalid_values(tree: Any, problems: Sequence[Problem]) -> tuple[Rec
 def _enclosing_key(tree: Any, path: Steps) -> tuple[dict[Any, Any], Steps]:
     """Return the mapping that contains the value at `path`, or the closest enclosing one, and the path of the value in it."""
     holder: dict[Any, Any] = {}
-    found: Steps = ()
+    held: Steps = ()
     for number, step in enumerate(path):
         if isinstance(tree, dict) and step in tree:
-            holder, found, tree = tree, path[: number + 1], tree[step]
+            holder, held, tree = tree, path[: number + 1], tree[step]
         elif isinstance(tree, list) and isinstance(step, int) and step < len(tree):
             tree = tree[step]
         else:
             break
-    return holder, found
+    return holder, held
 
 
 def _deduplicated(problems: Sequence[Problem]) -> Iterable[Problem]:

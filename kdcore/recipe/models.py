@@ -35,7 +35,7 @@ from kdcore.recipe.data_models import DataSpec, WindowSpec
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
 from kdcore.recipe.reserved_names import is_module_attribute
-from kdcore.recipe.yaml import Steps, dump, place_of, steps
+from kdcore.recipe.yaml import Location, Steps, dump, place_of, steps
 
 __all__ = [
     "DEFAULT_TEACHER_LOSSES",
@@ -138,7 +138,7 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
     NO_CONFIGURATION: ClassVar = ("description", "tracking", "name", "seeds", "baseline")
     """Keys by which runs of one configuration may differ."""
 
-    _places: dict[Steps, tuple[Path | None, int | None]] = PrivateAttr(default_factory=dict)
+    _places: dict[Steps, Location] = PrivateAttr(default_factory=dict)
     _registry: Registry | None = PrivateAttr(default=None)
     _needs: dict[str, Needs | None] = PrivateAttr(default_factory=dict)
     _objects: Mapping[str, Any] = PrivateAttr(default_factory=dict)
@@ -200,15 +200,13 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
     @property
     def participants(self) -> dict[str, ParticipantSpec]:
         """Teachers, then students, by name; a moving average reads what the participant that it follows reads."""
-        named = self.specs
-        return {name: self._like_followed(spec, named) for name, spec in named.items()}
-
-    @staticmethod
-    def _like_followed(spec: ParticipantSpec, named: Mapping[str, ParticipantSpec]) -> ParticipantSpec:
-        followed = named.get(spec.follows or "")
-        if followed is None:
-            return spec
-        return spec.model_copy(update={key: getattr(followed, key) for key in ("modality", "transforms", "encoder", "taps")})
+        specs = self.specs
+        participants = dict(specs)
+        for name, spec in specs.items():
+            if followed := specs.get(spec.follows or ""):
+                shared = {key: getattr(followed, key) for key in ("modality", "transforms", "encoder", "taps")}
+                participants[name] = spec.model_copy(update=shared)
+        return participants
 
     def path_of(self, name: str) -> str:
         """The path of participant `name` in the recipe."""
@@ -290,9 +288,9 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
 
     def digest(self, filled: Mapping[str, Any], *without: str) -> str:
         """SHA-256 of a filled recipe and of its plugin files, without some of its keys."""
-        said = {key: value for key, value in filled.items() if key not in without}
-        said["plugins"] = with_fingerprints(self.plugins)
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        content = {key: value for key, value in filled.items() if key not in without}
+        content["plugins"] = with_fingerprints(self.plugins)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def needs_of(self, path: str) -> Needs | None:
         """The needs of the loss of the term at `path`; None if the term has no loss.
@@ -315,7 +313,7 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
     def locate(self, path: str) -> tuple[Path, int] | None:
         """File and line of a path such as ``losses[2].temperature``, or of its section; None if it was set elsewhere."""
         file, line = place_of(self._places, steps(path))
-        return (file, line) if file is not None and line is not None else None
+        return (file, line) if file and line else None
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path`, with file and line."""

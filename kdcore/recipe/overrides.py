@@ -29,28 +29,25 @@ def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
     path = path.strip()
     where = steps(path)
     if not equals or not where or dotted(where) != path:
-        from_the_end = equals and "[-" in path
-        hint = (
-            "entries are counted from 0; negative indices are not supported"
-            if from_the_end
-            else "write path=value, e.g. data.batch_size=32"
-        )
+        hint = "write path=value, e.g. data.batch_size=32"
+        if equals and "[-" in path:
+            hint = "entries are counted from 0; negative indices are not supported"
         problems.append(Problem("", f"could not parse the override {text!r}", hint=hint))
         return None
     if where[0] == "extends":
         what = "`extends` cannot be overridden"
         problems.append(Problem(path, what, hint="write a file that extends it", source=COMMAND_LINE))
         return None
-    found: list[Problem] = []
+    in_value: list[Problem] = []
+    node = None
     try:
-        node = parse(value, None, found)
+        node = parse(value, None, in_value)
     except RecipeError as error:
         if _is_text(value):
             return where, Node(value)
-        found += error.problems
-        node = None
-    problems += [Problem(path, each.message, hint=each.hint, source=COMMAND_LINE) for each in found]
-    return None if node is None or found else (where, node)
+        in_value += error.problems
+    problems += [Problem(path, each.message, hint=each.hint, source=COMMAND_LINE) for each in in_value]
+    return None if node is None or in_value else (where, node)
 
 
 def _is_text(value: str) -> bool:
@@ -92,15 +89,12 @@ def _assigned(node: Node | None, path: Steps, value: Node, done: Steps, option: 
     return node.replaced({**node.value, step: _assigned(node.get(step), rest, value, here, option="name" in node.value)})
 
 
-def _counted(entries: Sequence[object]) -> str:
-    return f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
-
-
 def _assigned_in_list(node: Node, step: str | int, rest: Steps, value: Node, here: Steps) -> Node:
     labels = labels_of(node.value)
     index = step if isinstance(step, int) else find_entry(node.value, labels, step)
     if index is None or index >= len(labels):
-        hint = did_you_mean(str(step), labels, "entries") if all(labels) else f"it has {_counted(labels)}, counted from 0"
+        counted = f"it has {len(labels)} {'entry' if len(labels) == 1 else 'entries'}, counted from 0"
+        hint = did_you_mean(str(step), labels, "entries") if all(labels) else counted
         raise RecipeError([Problem(dotted(here), "no such entry in this list", hint=hint, source=COMMAND_LINE)])
     items = list(node.value)
     if not rest and value.value is None:

@@ -44,7 +44,7 @@ class ParticipantPlan:
 
     def terms_in(self, arm: str) -> tuple[LearnerTerm, ...]:
         """Terms of an arm with a non-zero weight."""
-        return tuple(term for term in self.terms if term.term.active and (arm == DISTILLED or term.needs.in_baseline))
+        return tuple(term for term in self.terms if term.active and (arm == DISTILLED or term.needs.in_baseline))
 
     @property
     def distils(self) -> bool:
@@ -111,9 +111,11 @@ class Plan:
     @property
     def extra_epochs(self) -> dict[str, int]:
         """Student → extra epochs of its baseline, which replace those of the participant that the student starts from."""
-        last = {arm: {n: own.epochs for s in stages for n, own in s.training.items()} for arm, stages in self.stages.items()}
-        without = last.get(BASELINE, {})
-        return {name: epochs - last[DISTILLED][name] for name, epochs in without.items() if epochs > last[DISTILLED][name]}
+        distilled, baseline = (
+            {name: training.epochs for stage in self.stages.get(arm, ()) for name, training in stage.training.items()}
+            for arm in (DISTILLED, BASELINE)
+        )
+        return {name: epochs - distilled[name] for name, epochs in baseline.items() if epochs > distilled[name]}
 
     @property
     def no_baseline(self) -> str:
@@ -151,11 +153,11 @@ class Plan:
         read: set[str] = set()
         waiting = list(self.students)
         while waiting:
-            each = self.participants[waiting.pop()]
-            found = {source for term in each.terms_in(DISTILLED) for source in term.sources}
-            found |= {each.spec.follows or "", each.spec.starts_from or ""}
-            waiting += [name for name in found - read if name in self.participants]
-            read |= found
+            reader = self.participants[waiting.pop()]
+            sources = {source for term in reader.terms_in(DISTILLED) for source in term.sources}
+            sources |= {name for name in (reader.spec.follows, reader.spec.starts_from) if name}
+            waiting += [name for name in sources - read if name in self.participants]
+            read |= sources
         return tuple(name for name in self.teachers if name not in read)
 
     def filled_spec(self, name: str) -> Mapping[str, Any]:
@@ -176,20 +178,15 @@ def make_plan(recipe: Recipe) -> Plan:
     graph = recipe_graph(recipe, recipe.needs_of)
     terms = {name: terms_of(recipe, graph, name, recipe.needs_of) for name in recipe.participants}
     stages = _stages(recipe, graph)
-    if found := list(schedule_problems(recipe, graph, stages, terms)):
-        raise RecipeError([recipe.problem(place_in_schedule(recipe, stage), what, hint) for stage, what, hint in found])
-    participants = {
-        name: ParticipantPlan(
-            name,
-            graph.nodes[name].role,
-            recipe.path_of(name),
-            spec,
-            teachers_of(graph, name) if spec.is_network else (),
-            peers_of(graph, name) if spec.is_network else (),
-            tuple(terms[name]) if spec.is_network else (),
-        )
-        for name, spec in recipe.participants.items()
-    }
+    if problems := list(schedule_problems(recipe, graph, stages, terms)):
+        raise RecipeError([recipe.problem(place_in_schedule(recipe, stage), what, hint) for stage, what, hint in problems])
+    participants = {}
+    for name, spec in recipe.participants.items():
+        plan = ParticipantPlan(name, graph.nodes[name].role, recipe.path_of(name), spec)
+        if spec.is_network:
+            teachers, peers = teachers_of(graph, name), peers_of(graph, name)
+            plan = replace(plan, teachers=teachers, peers=peers, terms=tuple(terms[name]))
+        participants[name] = plan
     participants |= {name: replace(each, inherits=_inherits(participants, each)) for name, each in participants.items()}
     distilled = tuple(stage_plans(recipe, graph, stages, terms))
     arms = {DISTILLED: distilled}
@@ -219,7 +216,7 @@ def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequen
     """
     members = _baseline_members(participants, stages)
     more = {name: _epochs_before(participants, stages, members, name) for name in members}
-    found: list[StagePlan] = []
+    baseline: list[StagePlan] = []
     trained: set[str] = set()
     for stage in stages:
         groups: dict[int, list[str]] = {}
@@ -231,20 +228,20 @@ def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequen
             longer = {name: replace(each, epochs=each.epochs + more[name]) for name, each in training.items()}
             part = replace(stage, learners=tuple(names), sources=(), training=longer, epochs=stage.epochs + epochs)
             whole = len(groups) == 1  # else the stage is divided, since its students need different numbers of epochs
-            found.append(part if whole else replace(part, name="+".join(names), order="+".join(names)))
-    return found
+            baseline.append(part if whole else replace(part, name="+".join(names), order="+".join(names)))
+    return baseline
 
 
 def _baseline_members(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> set[str]:
     """Students of the baseline: those in a stage with a student that has a baseline, and the students that they start from."""
     able = {name for name, each in participants.items() if each.role == "student" and each.terms_in(BASELINE)}
-    found: set[str] = set()
+    members: set[str] = set()
     for stage in reversed(stages):
-        own = able & set(stage.learners)
-        if own & found or any(participants[name].has_baseline for name in own):
-            found |= own
-            found |= {origin for name in own if (origin := participants[name].spec.starts_from) in able}
-    return found
+        students = able & set(stage.learners)
+        if students & members or any(participants[name].has_baseline for name in students):
+            members |= students
+            members |= {origin for name in students if (origin := participants[name].spec.starts_from) in able}
+    return members
 
 
 def _epochs_before(

@@ -24,33 +24,32 @@ def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> 
     An infinite value is accepted for an option of a component that is infinite by default.
     """
     tree = recipe.plain()
-    found = []
+    problems = []
     for path, value in _numbers(tree):
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-            found.append(places.problem(path, f"the number {value} does not fit into 64 bits"))
+            problems.append(places.problem(path, f"the number {value} does not fit into 64 bits"))
         elif isinstance(value, float) and not math.isfinite(value) and not _infinite_by_default(tree, path, plugins):
-            found.append(places.problem(path, f"must be a finite number, not {value}"))
-    return found
+            problems.append(places.problem(path, f"must be a finite number, not {value}"))
+    return problems
 
 
 def missing_files(recipe: Recipe, tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:
     """Problems of files that do not exist: weights, stored outputs, and those that options of encoders and protocols name."""
-    found = [places.problem(path, wrong) for path, file in _files(tree, plugins) if (wrong := _unreadable(file))]
-    for name, spec in recipe.specs.items():
-        path = recipe.path_of(name)
-        if spec.weights and (wrong := _unreadable(spec.weights.file)):
-            found.append(places.problem(steps(f"{path}.weights"), wrong))
-        if spec.outputs and (wrong := _unreadable(spec.outputs)):
-            found.append(places.problem(steps(f"{path}.outputs"), wrong))
-    return found
+    files = _files(recipe, tree, plugins)
+    return [places.problem(path, problem) for path, file in files if (problem := _unreadable(file))]
 
 
-def _files(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[tuple[Steps, Path]]:
-    """Options of encoders and of the protocol that are paths."""
+def _files(recipe: Recipe, tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[tuple[Steps, Path]]:
     for each in known_components(tree, plugins):
         for key in each.files if each.kind in ("encoder", "protocol") else ():
             if isinstance(each.options[key], str):
                 yield (*each.path, key), Path(each.options[key])
+    for name, spec in recipe.specs.items():
+        path = steps(recipe.path_of(name))
+        if spec.weights:
+            yield (*path, "weights"), spec.weights.file
+        if spec.outputs:
+            yield (*path, "outputs"), spec.outputs
 
 
 def _numbers(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, int | float]]:

@@ -6,16 +6,16 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
 from kdcore.errors import COMMAND_LINE, VALUE, Problem
-from kdcore.recipe.yaml import Steps, dotted, place_of
+from kdcore.recipe.yaml import Location, Steps, dotted, place_of
 from kdcore.suggestions import did_you_mean, nearest
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_KEY_ERRORS = (*_UNKNOWN_KEY, "missing")
 _WORDS = {
     "Input should": "must",
     "Value should": "must",
@@ -46,7 +46,7 @@ class Places:
 
     def __init__(
         self,
-        places: Mapping[Steps, tuple[Path | None, int | None]],
+        places: Mapping[Steps, Location],
         source: str = COMMAND_LINE,
         elsewhere: Callable[[Steps], str] = lambda path: "",
     ):
@@ -77,10 +77,6 @@ class _Finding(NamedTuple):
     instead: Steps
     """Another path at which the error could be reported."""
 
-    @property
-    def names_key(self) -> bool:
-        return self.kind in _UNKNOWN_KEY or self.kind == "missing"
-
 
 def found_by_schema(
     error: ValidationError,
@@ -109,12 +105,15 @@ def found_by_schema(
         messages.setdefault(each.path, []).append(each)
     problems = []
     for path, group in messages.items():
-        valid = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
-        hint = _key_hint((*at, *path), valid, places) if group[0].kind in _UNKNOWN_KEY else _choice_hint(group)
-        if group[0].kind == "missing" and path[-1] == "name":
+        if group[0].kind in _UNKNOWN_KEY:
+            valid = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
+            hint = _key_hint((*at, *path), valid, places)
+        elif group[0].kind == "missing" and path[-1] == "name":
             hint = _name_hint(tree, path[:-1])
+        else:
+            hint = _choice_hint(group)
         message = _joined_message(group)
-        if of and len(path) == 1 and group[0].names_key:
+        if of and len(path) == 1 and group[0].kind in _KEY_ERRORS:
             message = f"the {of} {'needs an' if group[0].kind == 'missing' else 'has no'} option {path[0]!r}"
         location = places.later(path, group[0].instead) if group[0].instead else path
         problems.append(places.problem((*at, *location), message, hint))
@@ -156,12 +155,11 @@ def _choice_hint(group: Sequence[_Finding]) -> str:
 def _finding(error: Any, tree: Any) -> _Finding:
     path: list[str | int] = []
     in_union = False
-    names_key = error["type"] in _UNKNOWN_KEY or error["type"] == "missing"
     for number, step in enumerate(error["loc"]):
         if _has(tree, step):
             tree = tree[step]
             path.append(step)
-        elif names_key and number == len(error["loc"]) - 1:
+        elif error["type"] in _KEY_ERRORS and number == len(error["loc"]) - 1:
             path.append(step)
         else:
             in_union = in_union or step != "[key]"

@@ -8,19 +8,15 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import reduce
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from kdcore.errors import Problem, RecipeError
-from kdcore.recipe.yaml import Node, Steps, dotted
-
-Written = Mapping[Steps, tuple[Path | None, int | None]]
-"""Path in a recipe → file and line."""
+from kdcore.recipe.yaml import Location, Node, Steps, dotted
 
 
-def node_of(values: Any, places: Written | None = None) -> Node:
+def node_of(values: Any, places: Mapping[Steps, Location] | None = None) -> Node:
     """The values of a recipe as nodes.
 
     A function or class stands for ``module:name``, by which a recipe names the factory of an encoder. Tuples and sets become
@@ -40,7 +36,7 @@ def node_of(values: Any, places: Written | None = None) -> Node:
     return node
 
 
-def _node(value: Any, path: Steps, places: Written, problems: list[Problem]) -> Node:
+def _node(value: Any, path: Steps, places: Mapping[Steps, Location], problems: list[Problem]) -> Node:
     def inner(step: str | int, each: Any) -> Node:
         return _node(each, (*path, step), places, problems)
 
@@ -95,5 +91,5 @@ def factory_name(factory: Any) -> str:
             return f"{module}:{name}"
     except (AttributeError, KeyError):
         pass
-    called = name or type(factory).__name__
-    raise ValueError(f"{called!r} has no name by which a recipe could find it again: define it at the top of a module or cell")
+    what = f"{name or type(factory).__name__!r} has no name by which a recipe could find it again"
+    raise ValueError(f"{what}: define it at the top of a module or cell")

@@ -1,4 +1,4 @@
-"""Relative paths in a recipe count from the folder of the file that has them; on the command line, from the current one."""
+"""Resolution of relative paths: against the folder of the recipe file, or the current folder on the command line."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kdcore.recipe.components import known_components, participants
 from kdcore.recipe.yaml import Node, Steps
 
 
-def with_whole_paths(recipe: Node, plugins: PluginManager) -> Node:
-    """`recipe` with absolute paths instead of relative ones.
+def with_absolute_paths(recipe: Node, plugins: PluginManager) -> Node:
+    """Return `recipe` with absolute paths instead of relative ones.
 
     Paths are `weights` and `outputs` of participants, and options of components whose type is a path, such as a dataset's
-    ``root``. A path that starts with ``~`` stays as it is.
+    ``root``. A path that starts with ``~`` is not changed.
     """
-    for place in _places(recipe.plain(), plugins):
-        recipe = _whole_at(recipe, place)
+    for path in _paths(recipe.plain(), plugins):
+        recipe = _absolute_at(recipe, path)
     return recipe
 
 
-def _places(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[Steps]:
+def _paths(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[Steps]:
     for path, written in participants(tree):
         weights = written.get("weights")
         yield (*path, "weights", "file") if isinstance(weights, Mapping) else (*path, "weights")
@@ -32,40 +32,34 @@ def _places(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[Steps]:
     yield from ((*each.path, key) for each in known_components(tree, plugins) for key in each.files)
 
 
-def _whole_at(node: Node, place: Steps) -> Node:
-    """`node` with the text at `place`, or each of the texts there, as a whole path; anything else stays as it is."""
-    if not place:
+def _absolute_at(node: Node, path: Steps) -> Node:
+    """Return `node` with the text at `path`, or each text in the list there, as an absolute path."""
+    if not path:
         if node.is_list:
-            return node.replaced([_whole_at(each, ()) for each in node.value])
-        written = node.value
-        if (
-            not isinstance(written, str)
-            or not written
-            or written.startswith("~")
-            or "\0" in written
-            or Path(written).is_absolute()
-        ):
-            return node
-        return node.replaced(os.path.abspath((node.file.parent if node.file else Path()) / written))
-    step, rest = place[0], place[1:]
+            return node.replaced([_absolute_at(each, ()) for each in node.value])
+        text = node.value
+        is_path = isinstance(text, str) and text and not text.startswith("~") and "\0" not in text
+        return node.replaced(_absolute(node, text)) if is_path and not os.path.isabs(text) else node
+    step, rest = path[0], path[1:]
     if node.is_mapping and step in node.value:
-        return node.replaced({**node.value, step: _whole_at(node.value[step], rest)})
+        return node.replaced({**node.value, step: _absolute_at(node.value[step], rest)})
     if node.is_list and isinstance(step, int) and step < len(node.value):
-        return node.replaced([*node.value[:step], _whole_at(node.value[step], rest), *node.value[step + 1 :]])
+        return node.replaced([*node.value[:step], _absolute_at(node.value[step], rest), *node.value[step + 1 :]])
     return node
 
 
-def located(recipe: Node, asked_for: Iterable[Path] = ()) -> Node:
-    """A recipe whose plugin files are said as whole paths, those beside it that say so, and with those asked for besides."""
+def with_plugin_files(recipe: Node, more: Iterable[Path]) -> Node:
+    """Return `recipe` with absolute paths of its plugin files, and with the plugin files `more` that it does not list."""
     listed = recipe.get("plugins") or Node([])
     if not listed.is_list:
         return recipe
-    entries = [each.replaced(str(_whole_path(each))) if is_file(each.value) else each for each in listed.value]
-    named = {plugin_name(Path(each.value)) for each in entries if is_file(each.value)}
-    entries += [Node(str(path)) for path in asked_for if plugin_name(path) not in named]
+    entries = [
+        each.replaced(_absolute(each, os.path.expanduser(each.value))) if is_file(each.value) else each for each in listed.value
+    ]
+    names = {plugin_name(Path(each.value)) for each in entries if is_file(each.value)}
+    entries += [Node(str(path)) for path in more if plugin_name(path) not in names]
     return recipe.replaced({**recipe.value, "plugins": listed.replaced(entries)}) if entries else recipe
 
 
-def _whole_path(entry: Node) -> Path:
-    folder = entry.file.parent if entry.file else Path()
-    return Path(os.path.abspath(folder / os.path.expanduser(entry.value)))
+def _absolute(node: Node, path: str) -> str:
+    return os.path.abspath((node.file.parent if node.file else Path()) / path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 from kdcore.contracts.optimizers import problem_with
 from kdcore.contracts.protocol import HELD_OUT
@@ -51,10 +51,24 @@ def unread_training(
             yield "'training' has no effect, since the schedule sets the training of each stage", hint
 
 
+class StageProblem(NamedTuple):
+    """A contradiction between a schedule and the graph of participants.
+
+    Args:
+        stage: Name of the stage; empty if it concerns several.
+        message: The problem.
+        hint: How to solve it.
+    """
+
+    stage: str
+    message: str
+    hint: str = ""
+
+
 def schedule_problems(
     recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield contradictions between a schedule and the graph as (name of the stage or "", problem, hint)."""
+) -> Iterator[StageProblem]:
+    """Yield contradictions between a schedule and the graph."""
     name = f"the schedule {recipe.schedule.name!r}" if recipe.schedule else "the default schedule"
     if malformed := [problem for stage in stages for problem in _malformed(graph, stage, name)]:
         yield from dict.fromkeys(malformed)
@@ -63,118 +77,109 @@ def schedule_problems(
     for stage in stages:
         if stage.split in HELD_OUT:
             what = f"{name} trains {quoted(stage.learners)} on the {stage.split} split, which is held out"
-            yield "", what, "learn from 'train', or from a split that the protocol sets apart"
-        for each in stage.learners:
-            if not graph.nodes[each].trains:
-                yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, which has nothing to train", ""
-            node, spec = graph.nodes[each], recipe.participants[each]
-            early = [s for s in node.sources if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
-            for source, reason in (
-                (spec.classifier_from, "whose classifier it uses"),
-                (node.starts_from, "whose weights it starts from"),
-            ):
-                if source in stage.learners:
-                    yield stage.name, f"{name} trains {each!r} together with {source!r}, {reason}", f"train {source!r} before"
-            if early:
-                verb = "learns" if set(early) <= set(node.learns_from) else "starts"
-                what = f"{name} trains {each!r} in stage {stage.name!r}, before {quoted(early)}, which it {verb} from"
-                yield stage.name, what, "leave out 'schedule' to train in the order of the graph, or change 'learns_from'"
+            yield StageProblem("", what, "learn from 'train', or from a split that the protocol sets apart")
+        for learner in stage.learners:
+            yield from _order(recipe, graph, stage, learner, trained, name)
         trained |= set(stage.learners)
     untrained = [each for each, node in graph.nodes.items() if node.trains and each not in trained]
     if untrained:
-        yield "", f"{name} never trains {quoted(untrained)}", ""
+        yield StageProblem("", f"{name} never trains {quoted(untrained)}")
         return
     yield from dict.fromkeys(_lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name))
     yield from _withheld_labels(recipe, stages, terms)
 
 
-def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
+def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[StageProblem]:
     """Yield problems of a single stage."""
     if not stage.learners:
-        yield stage.name, f"{name} has no learners in stage {stage.name!r}", ""
+        yield StageProblem(stage.name, f"{name} has no learners in stage {stage.name!r}")
     if stage.epochs < 1:
-        yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage needs at least 1 epoch"
+        what = f"{name} gives stage {stage.name!r} {stage.epochs} epochs"
+        yield StageProblem(stage.name, what, "a stage needs at least 1 epoch")
     for index, each in enumerate(stage.learners):
         if each not in graph.nodes:
-            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, but there is no such participant", ""
+            what = f"{name} trains {each!r} in stage {stage.name!r}, but there is no such participant"
+            yield StageProblem(stage.name, what)
         elif each in stage.learners[:index]:
-            yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
+            yield StageProblem(stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}")
     if problem := problem_with(stage.training.optimizer):
-        yield stage.name, f"{name} in stage {stage.name!r}: {problem}", ""
+        yield StageProblem(stage.name, f"{name} in stage {stage.name!r}: {problem}")
 
 
-def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
+def _order(recipe: Recipe, graph: Graph, stage: Stage, learner: str, trained: set[str], name: str) -> Iterator[StageProblem]:
+    """Yield problems of a learner that has nothing to train, or whose sources are not trained before it."""
+    node, in_stage = graph.nodes[learner], f"{name} trains {learner!r} in stage {stage.name!r}"
+    if not node.trains:
+        yield StageProblem(stage.name, f"{in_stage}, which has nothing to train")
+    for source, reason in (
+        (recipe.participants[learner].classifier_from, "whose classifier it uses"),
+        (node.starts_from, "whose weights it starts from"),
+    ):
+        if source in stage.learners:
+            what = f"{name} trains {learner!r} together with {source!r}, {reason}"
+            yield StageProblem(stage.name, what, f"train {source!r} before")
+    early = [each for each in node.sources if graph.nodes[each].trains and each not in {*trained, *stage.learners}]
+    if early:
+        verb = "learns" if set(early) <= set(node.learns_from) else "starts"
+        hint = "leave out 'schedule' to train in the order of the graph, or change 'learns_from'"
+        yield StageProblem(stage.name, f"{in_stage}, before {quoted(early)}, which it {verb} from", hint)
+
+
+def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[StageProblem]:
+    """Yield problems of learners that are trained together with different options, or for another time than they set."""
     for plan in plans:
-        for key, values in _shared(recipe, plan).items():
+        for key, default in (("batch_size", recipe.data.batch_size), ("accumulate", None), ("early_stopping", None)):
+            values = {each: getattr(training, key) or default for each, training in plan.training.items()}
             if len(set(values.values())) > 1:
-                yield plan.name, f"{quoted(plan.learners)} are trained together and need the same {key}, not {values}", ""
+                what = f"{quoted(plan.learners)} are trained together and need the same {key}, not {values}"
+                yield StageProblem(plan.name, what)
         for each in plan.learners:
             yield from _unreached(plan, each)
-            yield from _in_several_stages(plan, plans, each)
+            key, count = plan.training[each].one_stage, sum(each in other.learners for other in plans)
+            if key and count > 1:
+                yield StageProblem(plan.name, f"{key} requires a single stage for {each!r}, which is trained in {count}")
             own, total = graph.nodes[each].training, plan.training[each].epochs
             if own and own.epochs != total:
-                yield "", f"{name} trains {each!r} for {total} epochs, but its own training sets {own.epochs}", ""
+                what = f"{name} trains {each!r} for {total} epochs, but its own training sets {own.epochs}"
+                yield StageProblem("", what)
             together = {*graph.circle(each), *(graph.fused if each in graph.fused else ())}
             apart = [other for other in together if graph.nodes[other].trains and other not in plan.learners]
             if apart and any(graph.nodes[other].training for other in (*apart, each)):
                 what = f"{quoted([each, *apart])} are trained together and need the same epochs and batch_size"
-                yield "", what, ""
+                yield StageProblem("", what)
                 return
 
 
-def _shared(recipe: Recipe, plan: StagePlan) -> dict[str, dict[str, Any]]:
-    """Return the options that all learners of a stage must share, as option → learner → value."""
-    training = plan.training.items()
-    return {
-        "batch_size": {each: own.batch_size or recipe.data.batch_size for each, own in training},
-        "accumulate": {each: own.accumulate for each, own in training},
-        "early_stopping": {each: own.early_stopping for each, own in training},
-    }
-
-
-def _in_several_stages(plan: StagePlan, plans: Sequence[StagePlan], learner: str) -> Iterator[tuple[str, str, str]]:
-    """Yield problems of options that require a single stage for a learner trained in several."""
-    key, count = plan.training[learner].one_stage, sum(learner in other.learners for other in plans)
-    if key and count > 1:
-        yield plan.name, f"{key} requires a single stage for {learner!r}, which is trained in {count}", ""
-
-
-def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
+def _unreached(plan: StagePlan, learner: str) -> Iterator[StageProblem]:
     """Yield problems of learning-rate milestones, warmup or frozen epochs that last longer than the training."""
     rate, epochs = plan.training[learner].learning_rate, plan.training[learner].epochs
     what = f"{learner!r} learns for {epochs} epoch{'s' if epochs > 1 else ''}"
     if late := [each for each in rate.milestones if each >= epochs]:
-        yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
+        message = f"{what} and does not reach the milestone {late[0]} of its learning rate"
+        yield StageProblem(plan.name, message, "epochs count from 0")
     if late := [each.frozen_epochs for each in plan.training[learner].parameter_groups if each.frozen_epochs >= epochs]:
         hint = "to freeze modules permanently, set 'freeze' of the participant"
-        yield plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint
+        yield StageProblem(plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint)
     if rate.warmup >= epochs:
-        yield (
-            plan.name,
-            f"{what}, and its learning rate warms up for {rate.warmup:g}",
-            "the warmup must end before training does",
-        )
+        message = f"{what}, and its learning rate warms up for {rate.warmup:g}"
+        yield StageProblem(plan.name, message, "the warmup must end before training does")
 
 
-def _withheld_labels(
-    recipe: Recipe, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
-) -> Iterator[tuple[str, str, str]]:
+def _withheld_labels(recipe: Recipe, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]) -> Iterator[StageProblem]:
     """Check that no teacher reads labels that are withheld from students."""
     if recipe.data.labels != "withheld":
         return
     students = set(recipe.student_specs)
-    reading = {
-        name for name, found in terms.items() if any(term.term.active and term.needs.labels for term in found)
-    } - students
+    readers = {name for name, own in terms.items() if any(term.active and term.needs.labels for term in own)} - students
     withheld = {stage.split for stage in stages if students & set(stage.learners)}
-    read = {stage.split for stage in stages if reading & set(stage.learners)}
+    read = {stage.split for stage in stages if readers & set(stage.learners)}
+    hint = (
+        "teachers need a split of their own: a protocol that sets one apart, and schedule.teacher_split; "
+        "or give the labels, and students losses that read none"
+    )
     for split in sorted(withheld & read):
-        yield (
-            "",
-            f"teachers learn from the labels of the {split!r} split, which are withheld from students",
-            "teachers need a split of their own: a protocol that sets one apart, and schedule.teacher_split; "
-            "or give the labels, and students losses that read none",
-        )
+        what = f"teachers learn from the labels of the {split!r} split, which are withheld from students"
+        yield StageProblem("", what, hint)
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -20,8 +20,8 @@ def _folder() -> Path:
 def list_recipes() -> dict[str, str]:
     """The shipped recipes' names, e.g. ``sakdn`` or ``utd-mhad/pskd``, with the first line of each."""
     folder = _folder()
-    found = {file.relative_to(folder).with_suffix("").as_posix(): _first_line(file) for file in folder.rglob("*.yaml")}
-    return dict(sorted(found.items()))
+    recipes = {file.relative_to(folder).with_suffix("").as_posix(): _first_line(file) for file in folder.rglob("*.yaml")}
+    return dict(sorted(recipes.items()))
 
 
 def _first_line(file: Path) -> str:

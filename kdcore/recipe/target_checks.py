@@ -13,11 +13,11 @@ from kdcore.plugin.registry import Registry
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.schedule_checks import place_in_schedule
 
-Found = Iterator[tuple[str, str, str]]
-"""Place in the recipe, what is wrong, a hint."""
+PlacedProblems = Iterator[tuple[str, str, str]]
+"""Path in the recipe, problem, hint."""
 
 
-def target_problems(recipe: Recipe, target: Target, facts_at: Callable[[str], Facts | None]) -> Found:
+def target_problems(recipe: Recipe, target: Target, facts_at: Callable[[str], Facts | None]) -> PlacedProblems:
     """Options of a recipe that a target other than ``classes`` rules out.
 
     Args:
@@ -27,25 +27,22 @@ def target_problems(recipe: Recipe, target: Target, facts_at: Callable[[str], Fa
     """
     if target.is_classes:
         return
-    told = f"the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
-    for path, what, wrong in (
+    but_target = f"but the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
+    for path, what, is_set in (
         ("data.sampler", "'balanced' draws every class equally often", recipe.data.sampler == "balanced"),
         ("data.label_noise", "label noise replaces a class by another", recipe.data.label_noise > 0),
         ("class_embeddings", "class embeddings belong to classes", recipe.class_embeddings is not None),
     ):
-        if wrong:
-            yield path, f"{what}, but {told}", f"leave out '{path}'"
+        if is_set:
+            yield path, f"{what}, {but_target}", f"leave out '{path}'"
     named = [("data.protocol", recipe.data.protocol), ("fusion", recipe.fusion)]
-    named += [(f"{recipe.path_of(name)}.encoder", spec.encoder) for name, spec in _described(recipe)]
+    networks = [(name, spec) for name, spec in recipe.participants.items() if spec.is_network]
+    named += [(f"{recipe.path_of(name)}.encoder", spec.encoder) for name, spec in networks]
     for path, component in named:
         facts = facts_at(path) if component else None
         if component and facts and facts.targets is not None and target.kind not in facts.targets:
             kinds = " and ".join(map(repr, facts.targets))
-            yield path, f"{component.name!r} with these options is for the target {kinds}, but {told}", ""
-
-
-def _described(recipe: Recipe) -> Iterable:
-    return [(name, spec) for name, spec in recipe.participants.items() if spec.is_network]
+            yield path, f"{component.name!r} with these options is for the target {kinds}, {but_target}", ""
 
 
 def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, registry: Registry) -> Iterator[tuple[str, str]]:
@@ -59,26 +56,22 @@ def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, regis
         registry: Knows the losses that would do.
     """
     labels = bool(facts.needs and facts.needs.labels)
-    if target.kind not in (facts.targets or ("classes",)):
-        told = f"the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
-        kinds = " and ".join(map(repr, facts.targets or ("classes",)))
-        others = _losses(registry, lambda each: target.kind in (each.targets or ()), facts)
+    targets = facts.targets or ("classes",)
+    if target.kind not in targets:
         does = "learns from labels of" if labels else "is for"
-        yield f"the loss {name!r} with these options {does} the target {kinds}, but {told}", _use(others)
+        what = f"the loss {name!r} with these options {does} the target {' and '.join(map(repr, targets))}"
+        but_target = f"but the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
+        yield f"{what}, {but_target}", _alternatives(registry, lambda each: target.kind in (each.targets or ()), facts)
     elif weighted and labels and not facts.sample_weights:
-        others = _losses(registry, lambda each: target.kind in (each.targets or ()) and each.sample_weights, facts)
+        use = _alternatives(registry, lambda each: target.kind in (each.targets or ()) and each.sample_weights, facts)
         what = f"the loss {name!r} ignores the weights that the dataset gives its samples"
-        yield what, ", or ".join(filter(None, (_use(others), "leave out the weights")))
+        yield what, f"{use}, or leave out the weights" if use else "leave out the weights"
 
 
-def _use(names: list[str]) -> str:
-    return f"use {' or '.join(map(repr, names))}" if names else ""
-
-
-def _losses(registry: Registry, wanted: Callable[[Facts], bool], like: Facts) -> list[str]:
-    """Names of losses whose class says that they would do, on the same things as another: labels, teachers' logits."""
-    found, labels = [], bool(like.needs and like.needs.labels)
-    distils = bool(like.needs and like.needs.teachers)
+def _alternatives(registry: Registry, wanted: Callable[[Facts], bool], replaced: Facts) -> str:
+    """Suggest losses whose class is `wanted` and that read what the replaced loss reads: labels, teachers' logits."""
+    names, labels = [], bool(replaced.needs and replaced.needs.labels)
+    distils = bool(replaced.needs and replaced.needs.teachers)
     for entry in registry.entries("loss"):
         try:
             facts = component_facts(entry)
@@ -88,11 +81,11 @@ def _losses(registry: Registry, wanted: Callable[[Facts], bool], like: Facts) ->
         if needs is None or needs.student_taps or needs.peers or bool(needs.teachers) != distils or not wanted(facts):
             continue
         if needs.labels == labels or (distils and labels):
-            found.append(entry.name)
-    return found
+            names.append(entry.name)
+    return f"use {' or '.join(map(repr, names))}" if names else ""
 
 
-def metric_problems(recipe: Recipe, target: Target, stages: Iterable[Stage]) -> Found:
+def metric_problems(recipe: Recipe, target: Target, stages: Iterable[Stage]) -> PlacedProblems:
     """Trainings that follow a metric which the target does not have."""
     trainings: list[tuple[str, Training]] = [
         (f"{recipe.path_of(name)}.training", spec.training) for name, spec in recipe.participants.items() if spec.training
@@ -100,13 +93,9 @@ def metric_problems(recipe: Recipe, target: Target, stages: Iterable[Stage]) -> 
     trainings += [(place_in_schedule(recipe, stage.name), stage.training) for stage in stages]
     for path, training in dict(trainings).items():
         stopping, rate = training.early_stopping, training.learning_rate
-        told = f"the dataset's target is {target.kind!r}"
+        since = f"since the dataset's target is {target.kind!r}"
         if stopping and stopping.metric not in ("loss", target.primary):
-            what = f"there is no {_title(stopping.metric)} to stop by, since {told}"
+            what = f"there is no {METRICS[stopping.metric].title} to stop by, {since}"
             yield f"{path}.early_stopping.metric", what, f"use {target.primary!r} or 'loss'"
         if rate.name == "plateau" and rate.monitor == "validation-accuracy" and not target.is_classes:
-            yield f"{path}.learning_rate.monitor", f"there is no accuracy to follow, since {told}", "use 'validation-loss'"
-
-
-def _title(metric: str) -> str:
-    return METRICS[metric].title
+            yield f"{path}.learning_rate.monitor", f"there is no accuracy to follow, {since}", "use 'validation-loss'"

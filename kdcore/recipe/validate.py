@@ -68,24 +68,21 @@ def _check(
 
 
 def _missing_plugins(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:
-    wanted = tree.get("plugins")
+    names = tree.get("plugins")
     problems = []
-    for index, name in enumerate(wanted if isinstance(wanted, list) else ()):
+    for index, name in enumerate(names if isinstance(names, list) else ()):
+        message = hint = ""
         if is_file(name):
             try:
                 plugins.add_file(Path(name))
             except PluginError as error:
-                problems.append(places.problem(("plugins", index), str(error)))
-            continue
-        plugin = plugins.plugins.get(name) if isinstance(name, str) else None
-        if plugin is None and isinstance(name, str):
-            problems.append(
-                places.problem(
-                    ("plugins", index), f"there is no plugin {name!r}", did_you_mean(name, sorted(plugins.plugins), "installed")
-                )
-            )
-        elif plugin is not None and plugin.failure:
-            problems.append(places.problem(("plugins", index), f"the plugin {name!r} is not in use: {plugin.failure}"))
+                message = str(error)
+        elif isinstance(name, str) and name not in plugins.plugins:
+            message, hint = f"there is no plugin {name!r}", did_you_mean(name, sorted(plugins.plugins), "installed")
+        elif isinstance(name, str) and (failure := plugins.plugins[name].failure):
+            message = f"the plugin {name!r} is not in use: {failure}"
+        if message:
+            problems.append(places.problem(("plugins", index), message, hint))
     return problems
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +14,9 @@ from kdcore.errors import Problem, RecipeError
 
 Steps: TypeAlias = tuple[str | int, ...]
 """Path of a value in a recipe: keys, and indices of lists."""
+
+Location: TypeAlias = tuple[Path | None, int | None]
+"""File and line of a value; None if it was not written in a file."""
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -90,7 +93,7 @@ class Node:
             return {key: each.plain() for key, each in self.value.items()}
         return [each.plain() for each in self.value] if self.is_list else self.value
 
-    def places(self, path: Steps = ()) -> Iterator[tuple[Steps, tuple[Path | None, int | None]]]:
+    def places(self, path: Steps = ()) -> Iterator[tuple[Steps, Location]]:
         """Yield each path in this node, with its file and line."""
         yield path, (self.file, self.line if self.file else None)
         children = self.value.items() if self.is_mapping else enumerate(self.value) if self.is_list else ()
@@ -108,7 +111,7 @@ def steps(path: str) -> Steps:
     return tuple(int(index) if index else key for index, key in re.findall(r"\[(\d+)\]|([^.\[\]]+)", path))
 
 
-def place_of(places: dict[Steps, tuple[Path | None, int | None]], path: Steps) -> tuple[Path | None, int | None]:
+def place_of(places: Mapping[Steps, Location], path: Steps) -> Location:
     """Return file and line of the longest prefix of `path` that has a location."""
     for length in range(len(path), -1, -1):
         if path[:length] in places:
@@ -216,14 +219,15 @@ class _Converter:
             return None
         if kind == "int":
             digits = text.lstrip("+-")
-            return (
-                int(text, {"0o": 8, "0x": 16}.get(digits[:2], 10))
-                if len(digits) < 1000
-                else self._problem(path, node, "the number is too long")
-            )
+            if len(digits) >= 1000:
+                self._problem(path, node, "the number is too long")
+                return None
+            return int(text, {"0o": 8, "0x": 16}.get(digits[:2], 10))
         if kind == "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        return text.lower() == "true" if kind == "bool" else None if kind == "null" else text
+        if kind == "bool":
+            return text.lower() == "true"
+        return None if kind == "null" else text
 
     def _problem(self, path: Steps, node: yaml.Node, message: str) -> None:
         self.problems.append(Problem(dotted(path), message, self.file, _line(node) if self.file else None))

@@ -28,10 +28,16 @@ class Case:
             - protocol: a list of `kdcore.Sample`.
             - class embedding: a list of class names.
             - dataset: the number of samples to read.
+        warmup_steps: For a loss whose gradient for the student is zero at first, such as one scaled by a parameter that is
+            initialized with zero: training steps after which gradients are checked. `ctx.progress` counts each as an epoch.
+        random_per_sample: For a loss that draws random numbers for each sample, such as a mask, so that its value depends on
+            the order of the samples: the checks of order and of sample weights compare means over many draws.
     """
 
     options: Options | Callable[[Path], Options] = field(default_factory=dict)
     inputs: Any = None
+    warmup_steps: int = 0
+    random_per_sample: bool = False
 
 
 class ConformanceError(AssertionError):
@@ -40,6 +46,12 @@ class ConformanceError(AssertionError):
 
 class NotApplicable(Exception):  # noqa: N818 - not an error
     """Raised if a check does not apply to a component or cannot run on this machine. The message states the reason."""
+
+
+def skip_unless(condition: object, reason: str) -> None:
+    """Raise `NotApplicable` unless `condition` holds."""
+    if not condition:
+        raise NotApplicable(reason)
 
 
 def require(condition: object, message: str) -> None:

@@ -53,7 +53,7 @@ def checks_of(kind: str) -> tuple[Check, ...]:
     return (*_CHECKS[ANY].values(), *_CHECKS[kind].values())
 
 
-_MODULES: Mapping[str, tuple[str, ...]] = {"loss": ("losses", "finite_losses", "learning_losses")}
+_MODULES: Mapping[str, tuple[str, ...]] = {"loss": ("losses", "loss_modules")}
 """Modules with the checks of a kind, if there are others than the one named like the kind's plural."""
 
 
@@ -68,7 +68,7 @@ class Subject:
     def __init__(self, entry: Entry, case: Case | None = None):
         self.entry = entry
         self.case = case or Case()
-        self.remembered: dict[str, Any] = {}
+        self._results: dict[str, Any] = {}
         self._folder: TemporaryDirectory[str] | None = None
 
     @property
@@ -77,13 +77,12 @@ class Subject:
         return self.once("options", self._options)
 
     def _options(self) -> dict[str, Any]:
-        given = self.case.options
-        return dict(given(self._empty_folder()) if callable(given) else given)
-
-    def _empty_folder(self) -> Path:
+        options = self.case.options
+        if not callable(options):
+            return dict(options)
         empty = self.folder / "given"
         empty.mkdir()
-        return empty
+        return dict(options(empty))
 
     @property
     def folder(self) -> Path:
@@ -108,14 +107,14 @@ class Subject:
         except Exception as error:
             raise NotApplicable("it could not be constructed: see the check 'constructed'") from error
 
-    def once(self, what: str, find: Callable[[], Any]) -> Any:
-        """Return the result of `find` or raise its exception. It is called once per key `what`."""
-        if what not in self.remembered:
+    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Return the result of `compute` or raise its exception. It is called once per `key`."""
+        if key not in self._results:
             try:
-                self.remembered[what] = find()
+                self._results[key] = compute()
             except Exception as error:
-                self.remembered[what] = error
-        result = self.remembered[what]
+                self._results[key] = error
+        result = self._results[key]
         if isinstance(result, Exception):
             raise result
         return result

@@ -15,31 +15,31 @@ from kdcore.data.fingerprint import Hashes, fingerprint
 from kdcore.data.targets import check_targets
 from kdcore.errors import DataError
 from kdcore.plugin.option_schema import options_model
-from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.case import ConformanceError, NotApplicable, require, skip_unless
 from kdcore.testing.checks import Subject, check
 
 READ = 3
 
 
-def found(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
+def found_samples(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
     """Return the dataset and its samples.
 
     Raises:
         NotApplicable: If there are none, which the check `finds_samples` reports.
     """
     dataset = subject.made()
+    reason = "it finds no samples: see the check 'finds_samples'"
     try:
         samples = dataset.samples()
     except Exception as error:
-        raise NotApplicable("it finds no samples: see the check 'finds_samples'") from error
-    if not samples:
-        raise NotApplicable("it finds no samples: see the check 'finds_samples'")
+        raise NotApplicable(reason) from error
+    skip_unless(samples, reason)
     return dataset, samples
 
 
 def some(subject: Subject) -> tuple[Dataset, list[Sample]]:
     """Return the dataset and a few evenly spaced samples; the case may set their number."""
-    dataset, samples = found(subject)
+    dataset, samples = found_samples(subject)
     places = np.linspace(0, len(samples) - 1, min(len(samples), subject.case.inputs or READ)).round().astype(int)
     return dataset, [samples[place] for place in sorted(set(places.tolist()))]
 
@@ -69,7 +69,7 @@ def finds_samples(subject: Subject) -> None:
 @check("dataset")
 def keys_unique(subject: Subject) -> None:
     """No two samples have the same key."""
-    _, samples = found(subject)
+    _, samples = found_samples(subject)
     twice = [str(key) for key, count in Counter(sample.key for sample in samples).items() if count > 1]
     require(not twice, f"several samples have the key ({twice[0] if twice else ''})")
 
@@ -77,7 +77,7 @@ def keys_unique(subject: Subject) -> None:
 @check("dataset")
 def labels_in_range(subject: Subject) -> None:
     """Labels are indices of its classes, or numbers as its target says, and names are unique."""
-    dataset, samples = found(subject)
+    dataset, samples = found_samples(subject)
     classes = list(dataset.classes)
     require(len(set(classes)) == len(classes) > 0, f"its classes are {classes}")
     try:
@@ -92,7 +92,7 @@ def labels_in_range(subject: Subject) -> None:
 @check("dataset")
 def modalities_named(subject: Subject) -> None:
     """Samples have sources of its modalities only, and each modality has the name under which it is listed."""
-    dataset, samples = found(subject)
+    dataset, samples = found_samples(subject)
     unlike = [name for name, modality in dataset.modalities.items() if modality.name != name]
     require(
         not unlike,
@@ -147,15 +147,17 @@ def clocks_run(subject: Subject) -> None:
 @check("dataset")
 def repeatable(subject: Subject) -> None:
     """Constructed again, it returns the same samples in the same order, and the same signals."""
-    _, samples = found(subject)
+    _, samples = found_samples(subject)
     other = subject.made()
-    keys = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in samples]
-    again = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in other.samples()]
-    require(keys == again, "constructed again, it returns different samples or another order")
+    first, second = (
+        [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in listed]
+        for listed in (samples, other.samples())
+    )
+    require(first == second, "constructed again, it returns different samples or another order")
     for sample, name, signal in signals(subject):
-        second = other.read(sample, name)
-        equal = np.array_equal(signal.values, second.values, equal_nan=signal.values.dtype.kind == "f")
-        require(equal and np.array_equal(signal.clock, second.clock), f"{name} of {sample.key} read twice differs")
+        again = other.read(sample, name)
+        equal = np.array_equal(signal.values, again.values, equal_nan=signal.values.dtype.kind == "f")
+        require(equal and np.array_equal(signal.clock, again.clock), f"{name} of {sample.key} read twice differs")
 
 
 @check("dataset")
@@ -163,7 +165,7 @@ def fingerprint_stable(subject: Subject) -> None:
     """Constructed again, it has the same fingerprint, which identifies prepared data in the cache."""
     prints = []
     for number in range(2):
-        dataset, samples = found(subject)
+        dataset, samples = found_samples(subject)
         folder = subject.folder / "fingerprints"
         prints.append(fingerprint(dataset, samples, {}, Hashes(folder / f"{number}.json")))
     hint = "its version, classes and sources must depend on the recordings only"
@@ -176,8 +178,7 @@ def missing_folder_clear(subject: Subject) -> None:
     subject.made()
     filled = options_model(subject.entry)(**subject.options)
     paths = [name for name in type(filled).model_fields if isinstance(getattr(filled, name), Path)]
-    if not paths:
-        raise NotApplicable("none of its options is a path")
+    skip_unless(paths, "none of its options is a path")
     nowhere = subject.folder / "nowhere"
     for name in paths:
         try:
@@ -199,8 +200,7 @@ def damaged_file_clear(subject: Subject) -> None:
             damaged.write_bytes(b"\x00\xff no recording \xfe" * 9)
             sample = replace(samples[0], sources={**samples[0].sources, name: damaged})
             _expect_data_error(lambda s=sample, n=name: dataset.read(s, n), f"for a damaged file of {name}, read", "damaged")
-    if not tried:
-        raise NotApplicable("its sources are not files")
+    skip_unless(tried, "its sources are not files")
 
 
 def _expect_data_error(act, when: str, named: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdcore.contracts.encoder import Participant
 from kdcore.errors import KdcoreError
-from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.case import ConformanceError, NotApplicable, require, skip_unless
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.encoder_inputs import LAYOUTS, SAMPLES, SMALL, accepted, batch, build, built
 from kdcore.testing.gradients import agree
@@ -22,8 +22,8 @@ def logits(subject: Subject) -> None:
     for shape in accepted(subject):
         for classes, samples in ((2, 3), (7, 1)):
             output = build(subject, shape, classes).eval()(batch(shape, samples))
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            require(found == (samples, classes), f"for {samples} samples {shape}, {classes} classes, it returns {found}")
+            returned = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            require(returned == (samples, classes), f"for {samples} samples {shape}, {classes} classes, it returns {returned}")
             require(output.is_floating_point() and output.isfinite().all(), f"logits for inputs {shape} are not finite numbers")
 
 
@@ -77,16 +77,15 @@ def state_saved(subject: Subject) -> None:
 def deterministic(subject: Subject) -> None:
     """Constructed again with the same seed, it has the same weights and returns the same logits, also in training mode."""
     (first, x), (second, _) = built(subject), built(subject)
-    ours, theirs = first.state_dict(), second.state_dict()
-    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    again = second.state_dict()
+    different = [name for name, value in first.state_dict().items() if not torch.equal(value, again[name])]
     require(not different, f"with the same seed {', '.join(different)} differ; take random numbers from torch alone")
     with torch.no_grad():
-        for encoder_mode in (False, True):
+        for mode in ("evaluation", "training"):
             outputs = []
             for encoder in (first, second):
                 with seeded():
-                    outputs.append(encoder.train(encoder_mode)(x))
-            mode = "training" if encoder_mode else "evaluation"
+                    outputs.append(encoder.train(mode == "training")(x))
             require(torch.equal(*outputs), f"in {mode} the same weights, seed and input give different logits")
 
 
@@ -134,8 +133,7 @@ def _in_bfloat16(encoder: nn.Module, x: Tensor) -> Tensor | None:
 @check("encoder")
 def devices_agree(subject: Subject) -> None:
     """It returns the same logits on a GPU as on the CPU."""
-    if not torch.cuda.is_available():
-        raise NotApplicable("this machine has no GPU that torch can use")
+    skip_unless(torch.cuda.is_available(), "this machine has no GPU that torch can use")
     encoder, x = built(subject)
     with torch.no_grad():
         cpu = encoder(x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdcore.contracts.batch import LossContext
 from kdcore.testing.case import require
-from kdcore.testing.contexts import tensors
+from kdcore.testing.loss_inputs import tensors
 
 STRIDE = 0.01
 
@@ -20,8 +20,8 @@ def gradients(value: Tensor, ctx: LossContext) -> dict[str, Tensor]:
     student = {name: x for name, x in tensors(ctx).items() if name.startswith("student.")}
     if not value.requires_grad:
         return {name: torch.zeros_like(x) for name, x in student.items()}
-    found = torch.autograd.grad(value, list(student.values()), allow_unused=True, retain_graph=True)
-    return {name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(student.items(), found, strict=True)}
+    received = torch.autograd.grad(value, list(student.values()), allow_unused=True, retain_graph=True)
+    return {name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(student.items(), received, strict=True)}
 
 
 @torch.no_grad()
@@ -41,19 +41,19 @@ def _length(tensors: Iterable[Tensor]) -> float:
     return math.hypot(*(float(x.double().norm()) for x in tensors))
 
 
-def agree(found: Tensor, wanted: Tensor, what: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:
+def agree(actual: Tensor, expected: Tensor, what: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:
     """Raise an error unless two tensors are equal up to a tolerance relative to the largest value."""
-    found, wanted = found.detach().cpu().double(), wanted.detach().cpu().double()
-    require(found.shape == wanted.shape, f"{what}: shapes {tuple(found.shape)} and {tuple(wanted.shape)}")
-    if not wanted.numel():
+    actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
+    require(actual.shape == expected.shape, f"{what}: shapes {tuple(actual.shape)} and {tuple(expected.shape)}")
+    if not expected.numel():
         return
-    finite = torch.isfinite(found).all() and torch.isfinite(wanted).all()
+    finite = torch.isfinite(actual).all() and torch.isfinite(expected).all()
     require(finite, f"{what}: some values are not finite")
-    difference, largest = float((found - wanted).abs().max()), float(wanted.abs().max())
+    difference, largest = float((actual - expected).abs().max()), float(expected.abs().max())
     equal = difference <= atol + rtol * largest
     details = (
-        f"{float(found):.6g} and {float(wanted):.6g}"
-        if wanted.numel() == 1
+        f"{float(actual):.6g} and {float(expected):.6g}"
+        if expected.numel() == 1
         else f"the largest difference is {difference:.3g}, the largest value {largest:.3g}"
     )
     require(equal, f"{what}: {details}")

@@ -24,8 +24,8 @@ from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.plugin.manager import PluginWarning, plugin_manager
 from kdcore.testing.case import ConformanceError
-from kdcore.testing.contexts import mapped, tensors
 from kdcore.testing.gradients import descend
+from kdcore.testing.loss_inputs import mapped, tensors
 from kdcore.training.distributed import gatherer
 
 SECONDS = 120
@@ -42,9 +42,9 @@ class _Step(nn.Module):
         self.gather = gather
 
     def forward(self, ctx: LossContext) -> Tensor:
-        return self.loss(mapped(ctx, self._answer))
+        return self.loss(mapped(ctx, self._scaled))
 
-    def _answer(self, name: str, x: Tensor) -> Tensor:
+    def _scaled(self, name: str, x: Tensor) -> Tensor:
         if name not in self.names:
             return x
         factor = self.factors[self.names.index(name)]
@@ -73,8 +73,8 @@ class Share:
             value = module(self.ctx)
             value.backward()
             descend(step.parameters())
-        found = {f"the gradient of {name}": p.grad for name, p in step.named_parameters() if p.grad is not None}
-        return {"its value": value.detach(), **found}
+        gradients = {f"the gradient of {name}": p.grad for name, p in step.named_parameters() if p.grad is not None}
+        return {"its value": value.detach(), **gradients}
 
 
 def in_two_processes(share: Share) -> list[dict[str, Tensor]]:
@@ -85,11 +85,11 @@ def in_two_processes(share: Share) -> list[dict[str, Tensor]]:
     """
     buffer = io.BytesIO()
     torch.save(share, buffer)
-    answers = _pair().ask(pickle.dumps((sys.path, buffer.getvalue())))
-    for answer in answers:
-        if isinstance(answer, str):
-            raise ConformanceError(f"in one of two processes, it raises {answer}")
-    return answers
+    responses = _pair().request(pickle.dumps((sys.path, buffer.getvalue())))
+    for response in responses:
+        if isinstance(response, str):
+            raise ConformanceError(f"in one of two processes, it raises {response}")
+    return responses
 
 
 class _Pair:
@@ -97,24 +97,24 @@ class _Pair:
 
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="kdcore-")
-        started = mp.get_context("spawn")
+        context = mp.get_context("spawn")
         self.pipes: list[Connection] = []
         self.processes = []
         for rank in range(2):
-            ours, theirs = started.Pipe()
-            process = started.Process(target=_serve, args=(rank, Path(self.folder.name), theirs), daemon=True)
+            pipe, other_end = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, Path(self.folder.name), other_end), daemon=True)
             process.start()
-            theirs.close()
-            self.pipes.append(ours)
+            other_end.close()
+            self.pipes.append(pipe)
             self.processes.append(process)
 
-    def ask(self, question: bytes) -> list[Any]:
+    def request(self, request: bytes) -> list[Any]:
         """Send a request to both processes and return their responses."""
         for pipe in self.pipes:
-            pipe.send_bytes(question)
-        return [self._answer(pipe) for pipe in self.pipes]
+            pipe.send_bytes(request)
+        return [self._response(pipe) for pipe in self.pipes]
 
-    def _answer(self, pipe: Connection) -> Any:
+    def _response(self, pipe: Connection) -> Any:
         if not pipe.poll(SECONDS):
             self.stop()
             raise ConformanceError(f"two processes have waited for each other for more than {SECONDS} s")
@@ -154,14 +154,14 @@ def _serve(rank: int, folder: Path, pipe: Connection) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     while True:
         try:
-            given = pipe.recv_bytes()
+            request = pipe.recv_bytes()
         except EOFError:  # the main process has exited
             return
         try:
-            sys.path[:], share = pickle.loads(given)
-            answer: Any = torch.load(io.BytesIO(share), weights_only=False).steps(2, DistributedDataParallel)
+            sys.path[:], share = pickle.loads(request)
+            response: Any = torch.load(io.BytesIO(share), weights_only=False).steps(2, DistributedDataParallel)
         except Exception as error:  # sent to the main process
-            answer = f"{type(error).__name__}: {error}"
+            response = f"{type(error).__name__}: {error}"
         buffer = io.BytesIO()
-        torch.save(answer, buffer)
+        torch.save(response, buffer)
         pipe.send_bytes(buffer.getvalue())

@@ -36,13 +36,13 @@ def _splits(subject: Subject) -> Splits:
 @check("protocol")
 def splits(subject: Subject) -> None:
     """It returns a train and a test split with samples in both, a validation split, and its rule as a sentence."""
-    found = subject.made().split(samples(subject))
-    require(isinstance(found, Splits), f"split returns a {type(found).__name__}, not Splits")
-    missing = [split for split in ("train", "validation", "test") if split not in found.samples]
+    result = subject.made().split(samples(subject))
+    require(isinstance(result, Splits), f"split returns a {type(result).__name__}, not Splits")
+    missing = [split for split in ("train", "validation", "test") if split not in result.samples]
     require(not missing, f"there is no {', '.join(missing)} split (validation may be empty)")
-    empty = [split for split, members in found.samples.items() if not members and split != "validation"]
+    empty = [split for split, members in result.samples.items() if not members and split != "validation"]
     require(not empty, f"the {', '.join(empty)} split is empty")
-    require(len(found.rule.split()) > 1, f"its rule is {found.rule!r}; it must be a sentence that describes the split")
+    require(len(result.rule.split()) > 1, f"its rule is {result.rule!r}; it must be a sentence that describes the split")
 
 
 @check("protocol")
@@ -55,17 +55,17 @@ def disjoint(subject: Subject) -> None:
 @check("protocol")
 def covers(subject: Subject) -> None:
     """Splits hold every given sample once; if it leaves some out, its rule says ``left out``."""
-    given, found = samples(subject), _splits(subject)
+    given, result = samples(subject), _splits(subject)
     by_key = {sample.key: sample for sample in given}
-    used = [sample for members in found.samples.values() for sample in members]
+    used = [sample for members in result.samples.values() for sample in members]
     unexpected = [str(sample.key) for sample in used if by_key.get(sample.key) != sample]
     require(not unexpected, f"a split contains samples that are not in its input: {'; '.join(unexpected[:3])}")
-    for split, members in found.samples.items():
+    for split, members in result.samples.items():
         require(len({sample.key for sample in members}) == len(members), f"the {split} split contains a sample twice")
     missing = len(by_key) - len({sample.key for sample in used})
-    declared = "left out" in found.rule
+    declared = "left out" in result.rule
     require(
-        not missing or declared, f"{missing} samples are in no split, but its rule {found.rule!r} does not contain 'left out'"
+        not missing or declared, f"{missing} samples are in no split, but its rule {result.rule!r} does not contain 'left out'"
     )
 
 

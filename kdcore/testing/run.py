@@ -91,7 +91,7 @@ def check_component(entry: Entry, case: Case | None = None, exemptions: Mapping[
         exemptions: Reasons for expected failures, by name of the check.
 
     Raises:
-        PluginError: If an exemption names an unknown check or has no reason.
+        PluginError: If an exemption names an unknown check or has no reason, or if a case sets what is for losses only.
     """
     return [trial.result() for trial in _trials_of(entry, case or Case(), exemptions or {})]
 
@@ -118,7 +118,7 @@ def trials(
     """
     manager = manager or plugin_manager()
     entries = _entries(plugin, manager)
-    shipped_cases, shipped_exemptions = _told_by(manager.plugins[plugin].target)
+    shipped_cases, shipped_exemptions = _declared_by(manager.plugins[plugin].target)
     cases_by_entry = _by_entry(entries, {**shipped_cases, **(cases or {})}, plugin)
     exempt = _by_entry(entries, {**shipped_exemptions, **(expected_failures or {})}, plugin)
     return [trial for entry in entries for trial in _trials_of(entry, cases_by_entry.get(entry, Case()), exempt.get(entry, {}))]
@@ -128,38 +128,36 @@ def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
     if plugin not in manager.plugins:
         known = ", ".join(manager.plugins) or "none"
         raise PluginError(f"no plugin {plugin!r} is installed (installed: {known}); install it with pip install -e .")
-    found = manager.plugins[plugin]
-    if found.failure:
-        raise PluginError(f"plugin {plugin!r} is broken: {found.failure}") from found.cause
+    installed = manager.plugins[plugin]
+    if installed.failure:
+        raise PluginError(f"plugin {plugin!r} is broken: {installed.failure}") from installed.cause
     return [entry for entry in manager.registry.entries() if entry.plugin == plugin]
 
 
-def _told_by(module: str) -> tuple[Cases, Exemptions]:
+def _declared_by(target: str) -> tuple[Cases, Exemptions]:
     """Return ``cases`` and ``expected_failures`` from the plugin's module ``conformance``, if it has one."""
-    if module.endswith(".py"):  # a plugin that is a file
+    if target.endswith(".py"):  # a plugin that is a file
         return {}, {}
-    package = module.partition(":")[0]
-    found = import_module(package)
-    if not hasattr(found, "__path__") or find_spec(f"{package}.conformance") is None:
+    package = target.partition(":")[0]
+    if not hasattr(import_module(package), "__path__") or find_spec(f"{package}.conformance") is None:
         return {}, {}
     conformance = import_module(f"{package}.conformance")
     return getattr(conformance, "cases", {}), getattr(conformance, "expected_failures", {})
 
 
-def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dict[Entry, Any]:
-    """Return the values of `told` by component. Keys are ``name``, or ``kind/name`` if several kinds use the name."""
-    found: dict[Entry, Any] = {}
-    for name, value in told.items():
-        meant = [entry for entry in entries if name in (entry.name, f"{entry.kind}/{entry.name}")]
-        if not meant:
-            raise PluginError(
-                f"plugin {plugin!r} registers no component {name!r}{or_meant(name, [entry.name for entry in entries])}"
-            )
-        if len(meant) > 1:
-            choices = " or ".join(f"'{entry.kind}/{entry.name}'" for entry in meant)
+def _by_entry(entries: list[Entry], by_name: Mapping[str, Any], plugin: str) -> dict[Entry, Any]:
+    """Return values by component. Their names are ``name``, or ``kind/name`` if several kinds use the name."""
+    by_entry: dict[Entry, Any] = {}
+    for name, value in by_name.items():
+        matching = [entry for entry in entries if name in (entry.name, f"{entry.kind}/{entry.name}")]
+        if not matching:
+            hint = or_meant(name, [entry.name for entry in entries])
+            raise PluginError(f"plugin {plugin!r} registers no component {name!r}{hint}")
+        if len(matching) > 1:
+            choices = " or ".join(f"'{entry.kind}/{entry.name}'" for entry in matching)
             raise PluginError(f"plugin {plugin!r} has several components named {name!r}: write {choices}")
-        found[meant[0]] = value
-    return found
+        by_entry[matching[0]] = value
+    return by_entry
 
 
 def _trials_of(entry: Entry, cases: Case | Sequence[Case], exemptions: Mapping[str, str]) -> list[Trial]:
@@ -172,6 +170,8 @@ def _trials_of(entry: Entry, cases: Case | Sequence[Case], exemptions: Mapping[s
         if not isinstance(reason, str) or not reason.strip():
             raise PluginError(f"{entry.kind} {entry.name!r}: the exemption from {name!r} has no reason")
     listed = [cases] if isinstance(cases, Case) else cases
+    if entry.kind != "loss" and any(case.warmup_steps or case.random_per_sample for case in listed):
+        raise PluginError(f"{entry.kind} {entry.name!r}: only cases of losses may set warmup_steps or random_per_sample")
     return [
         Trial(subject, check, exemptions.get(check.name, ""), number if len(listed) > 1 else 0)
         for number, subject in enumerate((Subject(entry, case) for case in listed), 1)

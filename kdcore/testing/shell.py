@@ -44,10 +44,10 @@ def _title(trial: Trial) -> tuple[str, str]:
 def _chosen(name: str) -> list[Trial]:
     manager = plugin_manager()
     if name in manager.plugins:
-        found = trials(name)
-        if not found:
+        of_plugin = trials(name)
+        if not of_plugin:
             raise PluginError(f"plugin {name!r} registers no components; there is nothing to check")
-        return found
+        return of_plugin
     entries = [entry for entry in manager.registry.entries() if name in (entry.name, entry.qualified)]
     if not entries:
         raise UnknownComponentError(_unknown(name, manager))

@@ -9,11 +9,21 @@ import torch
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.sample_transform import SampleTransform, output_spec
-from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.case import ConformanceError, require, skip_unless
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree
-from kdcore.testing.signals import copied, rows, same, values
-from kdcore.testing.transform_inputs import accepted, apply, candidates, readings, ready, returned
+from kdcore.testing.transform_inputs import (
+    accepted,
+    apply,
+    candidates,
+    copied,
+    readings,
+    ready,
+    returned,
+    rows,
+    same,
+    values,
+)
 from kdcore.training.module_checks import unregistered
 
 TRIES = 8
@@ -54,8 +64,8 @@ def shape_consistent(subject: Subject) -> None:
         transform = ready(subject, x)
         shape = tuple(values(apply(transform, x)).shape)
         for other, seed in ((same(x, 0), 0), (x, 1), (same(x, 1), 2)):
-            found = tuple(values(apply(transform, other, seed)).shape)
-            require(found == shape, f"inputs of the same shape give outputs {shape} and {found}")
+            other_shape = tuple(values(apply(transform, other, seed)).shape)
+            require(other_shape == shape, f"inputs of the same shape give outputs {shape} and {other_shape}")
         if not isinstance(x, Signal):
             require(shape[0] == rows(x), f"a batch of {rows(x)} gives an output {shape}")
             single = tuple(values(apply(transform, _part(x, 0))).shape)
@@ -89,10 +99,8 @@ def _spec_difference(spec: Modality, shape: tuple[int, ...], recorded: bool) -> 
 @check("transform")
 def batch_independent(subject: Subject) -> None:
     """Unless it is an augmentation, a sample's output does not depend on the rest of the batch, so it can be cached."""
-    if isinstance(subject.made(), SampleTransform):
-        raise NotApplicable("it works on one recording at a time")
-    if _random(subject.made()):
-        raise NotApplicable("it is an augmentation")
+    skip_unless(not isinstance(subject.made(), SampleTransform), "it works on one recording at a time")
+    skip_unless(not _random(subject.made()), "it is an augmentation")
     for x in accepted(subject):
         transform = ready(subject, x)
         alone = torch.cat([apply(transform, _part(x, row)) for row in range(rows(x))])
@@ -124,8 +132,7 @@ def deterministic(subject: Subject) -> None:
 @check("transform")
 def augmentation_varies(subject: Subject) -> None:
     """An augmentation changes its input, and not always in the same way."""
-    if not _random(subject.made()):
-        raise NotApplicable("it is not an augmentation")
+    skip_unless(_random(subject.made()), "it is not an augmentation")
     for x in accepted(subject):
         outputs = [np.asarray(values(apply(ready(subject, x), x, seed))) for seed in range(TRIES)]
         if any(not np.array_equal(outputs[0], each) for each in outputs[1:]):
@@ -148,8 +155,7 @@ def inputs_unmodified(subject: Subject) -> None:
 @check("transform")
 def clock_kept(subject: Subject) -> None:
     """A transformed recording has a positive rate and a time for every sample, in order."""
-    if not isinstance(subject.made(), SampleTransform):
-        raise NotApplicable("it works on batches, which have no clock")
+    skip_unless(isinstance(subject.made(), SampleTransform), "it works on batches, which have no clock")
     for x in accepted(subject):
         y = apply(ready(subject, x), x)
         require(y.rate > 0, f"its rate is {y.rate}")
@@ -160,8 +166,7 @@ def clock_kept(subject: Subject) -> None:
 @check("transform")
 def state_registered(subject: Subject) -> None:
     """Its tensors are parameters or buffers, to be moved to the device and saved with a student."""
-    if isinstance(subject.made(), SampleTransform):
-        raise NotApplicable("it has no tensors")
+    skip_unless(not isinstance(subject.made(), SampleTransform), "it has no tensors")
     x = accepted(subject)[0]
     hidden = unregistered(ready(subject, x))
     require(not hidden, f"{', '.join(hidden)}: use register_buffer")
@@ -170,8 +175,7 @@ def state_registered(subject: Subject) -> None:
 @check("transform")
 def state_saved(subject: Subject) -> None:
     """`state_dict` holds everything fitted: a new instance that loads it returns the same output."""
-    if not getattr(subject.made(), "fitted", False):
-        raise NotApplicable("it is not fitted")
+    skip_unless(getattr(subject.made(), "fitted", False), "it is not fitted")
     for x in accepted(subject):
         fitted, fresh = ready(subject, x), subject.made()
         fresh.load_state_dict(fitted.state_dict())
@@ -181,10 +185,8 @@ def state_saved(subject: Subject) -> None:
 @check("transform")
 def devices_agree(subject: Subject) -> None:
     """It returns the same output on a GPU as on the CPU, and on the same device."""
-    if isinstance(subject.made(), SampleTransform):
-        raise NotApplicable("it works on recordings, which are never on a GPU")
-    if not torch.cuda.is_available():
-        raise NotApplicable("this machine has no GPU that torch can use")
+    skip_unless(not isinstance(subject.made(), SampleTransform), "it works on recordings, which are never on a GPU")
+    skip_unless(torch.cuda.is_available(), "this machine has no GPU that torch can use")
     for x in accepted(subject):
         transform = ready(subject, x)
         cpu = apply(transform, x)

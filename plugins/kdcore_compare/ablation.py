@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from kdcore import FinishedRun, Metric, load_recipe, runs_folder
 from kdcore_compare.ablation_variants import BASELINE, FULL, FULL_SLUG, Variant, variants_of
@@ -22,7 +21,7 @@ from kdcore_compare.comparison_report import (
 )
 from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.selection import Entry, make_entry, students_of
-from kdcore_compare.tables import Format, Table, format_for, write_tables
+from kdcore_compare.tables import TO_TERMINAL, Output, Table
 from kdcore_compare.train_variants import group_name, save_tables, train_only, train_variants
 
 HOLM_NOTE = ("p (Holm): corrected for the number of comparisons in its column. Intervals are not corrected.",)
@@ -34,8 +33,7 @@ def ablate(
     parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "",
-    form: Format = "rich",
-    output: Path | None = None,
+    output: Output = TO_TERMINAL,
 ) -> None:
     """Train the missing seeds of all variants, and write the table, also to the folder of runs.
 
@@ -45,17 +43,15 @@ def ablate(
         parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
         metric: Name of the metric to compare. Default: the primary metric of the target.
-        form: Format of the table.
-        output: File for the table. Default: standard output.
+        output: Where to write the tables.
 
     Raises:
         KdcoreError: If the training of a variant fails.
-        UsageError: If the variant `only` does not exist, or the suffix of `output` is not a known format.
+        UsageError: If the variant `only` does not exist.
     """
-    form = format_for(form, output)
-    found = variants_of(source, overrides)
+    variants = variants_of(source, overrides)
     label_of: dict[tuple[str, ...], str] = {}  # variants with equal overrides share their runs
-    for each in found:
+    for each in variants:
         if not each.impossible:
             label_of.setdefault(each.overrides, each.label)
     trained = {label: words for words, label in label_of.items()}
@@ -64,26 +60,22 @@ def ablate(
         return
     recipe, folder = load_recipe(source, overrides), runs_folder() / "ablations"
     runs = train_variants(source, overrides, trained, parallel, ["ablate", source, *overrides, "--only"], folder / "logs")
-    entries = entries_of(found, {words: runs[label] for words, label in label_of.items()}, recipe.seeds)
+    entries = entries_of(variants, {words: runs[label] for words, label in label_of.items()}, recipe.seeds)
     command = shlex.join(["kdcore", "ablate", source, *overrides])
-    tables, records = ablation_tables(found, entries, metric, command), list(report_records(compare(entries, metric)))
+    tables, records = ablation_tables(variants, entries, metric, command), list(report_records(compare(entries, metric)))
     save_tables(folder, group_name(recipe), tables, records)
-    write_tables(tables, records, form, output)
+    output.write(tables, records)
 
 
 def entries_of(
-    found: Sequence[Variant], runs: Mapping[tuple[str, ...], Sequence[FinishedRun]], seeds: Sequence[int]
+    variants: Sequence[Variant], runs: Mapping[tuple[str, ...], Sequence[FinishedRun]], seeds: Sequence[int]
 ) -> list[Entry]:
     """Return one entry for each variant that could be trained, with only the seeds of the recipe."""
-    entries = []
-    for each in found:
-        if not each.impossible:
-            one = make_entry(runs[each.overrides], each.who, each.label)
-            entries.append(one.only(key for key in one.observations if key[0] in seeds))
-    return entries
+    possible = [each for each in variants if not each.impossible]
+    return [make_entry(runs[each.overrides], each.who, each.label).of_seeds(seeds) for each in possible]
 
 
-def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:
+def ablation_tables(variants: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:
     """Return the table of variants, the recall of each class, and the cost."""
     from_full = compare(entries, metric)
     measured = from_full.measured
@@ -91,20 +83,16 @@ def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: 
     references = [(FULL, entries[0]), *([(BASELINE, baseline)] if baseline else [])]
     headings = ["", "runs", measured.heading]
     rows = [[each.label, str(len(each.observations)), mean_and_sd(each, measured)] for each in entries]
-    droppable = [1]
     for name, reference in references:
         columns, cells = _difference_columns(name, reference, entries, measured)
         headings += columns
         rows = [row + more for row, more in zip(rows, cells, strict=True)]
-    droppable += [
-        *range(len(headings) - 1, 4, -1),
-        4,
-    ]  # the interval of the difference from the full recipe is in the last column
+    droppable = [1, *range(len(headings) - 1, 3, -1)]  # all but the difference from the full recipe, from the right
     lines = [f"Command: {command}", *notes(from_full), *_student_note(entries[0]), *HOLM_NOTE[: "p (Holm)" in headings]]
-    lines += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
+    lines += [f"{each.label}: not possible: {each.impossible}" for each in variants if each.impossible]
     title = f"Ablation of {_recipe_name(entries[0])}: {measured.heading}, {samples_of(entries[0])}"
-    variants = Table(title, headings, rows, lines, strong=[0], droppable=droppable)
-    return [variants, *class_tables(_students(from_full)), cost_table(entries)]
+    table = Table(title, headings, rows, lines, strong=[0], droppable=droppable)
+    return [table, *class_tables(_students(from_full)), cost_table(entries)]
 
 
 def _difference_columns(

@@ -13,7 +13,7 @@ Form = Annotated[
     Literal["rich", "markdown", "csv", "latex", "html"],
     typer.Option("--format", help="Output format. rich is for terminals; csv has one value per line, as fractions."),
 ]
-Output = Annotated[
+OutputPath = Annotated[
     Path | None, typer.Option("--output", "-o", help="Output file. Its suffix determines the format unless --format is set.")
 ]
 Metric = Annotated[
@@ -44,7 +44,7 @@ def compare(
     metric: Metric = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs despite conflicts.")] = False,
     form: Form = "rich",
-    output: Output = None,
+    output: OutputPath = None,
 ) -> None:
     """Compare finished runs, paired by seed and fold.
 
@@ -52,11 +52,11 @@ def compare(
     """
     from kdcore_compare.comparison import compare_sources
     from kdcore_compare.comparison_report import report_records, report_tables
-    from kdcore_compare.tables import format_for, write_tables
+    from kdcore_compare.tables import Output
 
-    form = format_for(form, output)
+    to = Output(form, output)
     comparison = compare_sources(sources or [], experiment, uri, filter_string, metric or "", anyway)
-    write_tables(report_tables(comparison), list(report_records(comparison)), form, output)
+    to.write(report_tables(comparison), list(report_records(comparison)))
 
 
 def seeds(
@@ -67,7 +67,7 @@ def seeds(
     only: Annotated[str, typer.Option(help="Name of the recipe: train its seeds without printing a table.")] = "",
     metric: Metric = None,
     form: Form = "rich",
-    output: Output = None,
+    output: OutputPath = None,
 ) -> None:
     """Train the seeds of a recipe in parallel.
 
@@ -76,8 +76,9 @@ def seeds(
     """
     from kdcore_compare.parallel import Parallel
     from kdcore_compare.seeds import train_seeds
+    from kdcore_compare.tables import Output
 
-    train_seeds(recipe, overrides or [], Parallel(jobs, executor), only, metric or "", form, output)
+    train_seeds(recipe, overrides or [], Parallel(jobs, executor), only, metric or "", Output(form, output))
 
 
 def ablate(
@@ -88,7 +89,7 @@ def ablate(
     only: Annotated[str, typer.Option(help="Train only this variant, without printing a table.")] = "",
     metric: Metric = None,
     form: Form = "rich",
-    output: Output = None,
+    output: OutputPath = None,
 ) -> None:
     """Train a recipe without each of its parts in turn.
 
@@ -96,8 +97,9 @@ def ablate(
     """
     from kdcore_compare.ablation import ablate as start
     from kdcore_compare.parallel import Parallel
+    from kdcore_compare.tables import Output
 
-    start(recipe, overrides or [], Parallel(jobs, executor), only, metric or "", form, output)
+    start(recipe, overrides or [], Parallel(jobs, executor), only, metric or "", Output(form, output))
 
 
 def compare_methods(
@@ -117,7 +119,7 @@ def compare_methods(
     only: Annotated[str, typer.Option(help="Train only this variant, without printing a table.")] = "",
     metric: Metric = None,
     form: Form = "rich",
-    output: Output = None,
+    output: OutputPath = None,
 ) -> None:
     """Compare distillation losses on the same student.
 
@@ -128,19 +130,11 @@ def compare_methods(
     from kdcore_compare.compare_methods import compare_methods as start
     from kdcore_compare.methods import parse_grid
     from kdcore_compare.parallel import Parallel
+    from kdcore_compare.tables import Output
 
-    start(
-        recipe,
-        overrides or [],
-        losses or [],
-        parse_grid(grid),
-        choose or [],
-        Parallel(jobs, executor),
-        only,
-        metric or "",
-        form,
-        output,
-    )
+    parallel, factors = Parallel(jobs, executor), parse_grid(grid)
+    to = Output(form, output)
+    start(recipe, overrides or [], losses or [], factors, choose or [], parallel, only, metric or "", to)
 
 
 def cross_validate(
@@ -164,7 +158,7 @@ def cross_validate(
     only: Annotated[str, typer.Option(help="Train only this fold, without printing tables.")] = "",
     metric: Metric = None,
     form: Form = "rich",
-    output: Output = None,
+    output: OutputPath = None,
 ) -> None:
     """Cross-validate a recipe over its subjects.
 
@@ -175,17 +169,10 @@ def cross_validate(
     from kdcore_compare.cross_validation import cross_validate as start
     from kdcore_compare.folds import Division
     from kdcore_compare.parallel import Parallel
+    from kdcore_compare.tables import Output
 
-    start(
-        recipe,
-        overrides or [],
-        Division(folds, repeats, stratified, tuple(lists or ())),
-        Parallel(jobs, executor),
-        only,
-        metric or "",
-        form,
-        output,
-    )
+    division = Division(folds, repeats, stratified, tuple(lists or ()))
+    start(recipe, overrides or [], division, Parallel(jobs, executor), only, metric or "", Output(form, output))
 
 
 def sweep(
@@ -206,7 +193,7 @@ def sweep(
     jobs: Jobs = 1,
     executor: Where = "local",
     form: Form = "rich",
-    output: Output = None,
+    output: OutputPath = None,
 ) -> None:
     """Search for the best values of a recipe's keys.
 
@@ -215,10 +202,10 @@ def sweep(
     """
     from kdcore_compare.parallel import Parallel
     from kdcore_compare.sweep import sweep as start
+    from kdcore_compare.tables import Output
 
-    start(
-        recipe, overrides or [], grid or [], search, ranges or [], storage, study, prune, Parallel(jobs, executor), form, output
-    )
+    parallel, to = Parallel(jobs, executor), Output(form, output)
+    start(recipe, overrides or [], grid or [], search, ranges or [], storage, study, prune, parallel, to)
 
 
 def reproduce(

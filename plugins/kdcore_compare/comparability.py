@@ -59,13 +59,13 @@ def _all(one: Entry, value: Callable[[Observation], str]) -> str:
 
 
 def _different_samples(one: Entry, other: Entry, names: str) -> list[str]:
-    here_of, theirs_of = ({rule: each for (_, rule), each in both.observations.items()} for both in (one, other))
-    for rule, theirs in theirs_of.items():
-        here = here_of[rule]
-        if here.keys != theirs.keys:
-            differing = sorted(set(here.keys) ^ set(theirs.keys))
+    first_by_rule, second_by_rule = ({rule: each for (_, rule), each in both.observations.items()} for both in (one, other))
+    for rule, second in second_by_rule.items():
+        first = first_by_rule[rule]
+        if first.keys != second.keys:
+            differing = sorted(set(first.keys) ^ set(second.keys))
             return [f"{names}: different samples under the same split rule: only one of them has {differing[0]}"]
-        if not np.array_equal(here.evaluation.labels, theirs.evaluation.labels, equal_nan=True):
+        if not np.array_equal(first.evaluation.labels, second.evaluation.labels, equal_nan=True):
             return [f"{names}: different labels of the same samples"]
     return []
 
@@ -89,13 +89,13 @@ def pooling_conflicts(runs: Sequence[FinishedRun], participant: str) -> list[str
     reasons: list[str] = []
     first_of = {run.facts.split_rule: run for run in reversed(runs)}
     for run in runs[1:]:
-        here = first_of[run.facts.split_rule]
-        found = [*_different_facts(runs[0], run, participant), *_different_configuration(runs[0], run)]
-        reasons += _pooled(runs[0], run, found)
-        if here not in (runs[0], run):
-            reasons += _pooled(here, run, _different_configuration(here, run))
-        if here is not run:
-            reasons += _pooled(here, run, _different_labels(here, run))
+        reasons += _pooled(runs[0], run, _different_facts(runs[0], run, participant))
+        reasons += _pooled(runs[0], run, _different_configuration(runs[0], run))
+        same_rule = first_of[run.facts.split_rule]
+        if same_rule not in (runs[0], run):
+            reasons += _pooled(same_rule, run, _different_configuration(same_rule, run))
+        if same_rule is not run:
+            reasons += _pooled(same_rule, run, _different_labels(same_rule, run))
     return reasons
 
 
@@ -106,8 +106,8 @@ def _pooled(one: FinishedRun, other: FinishedRun, reasons: Iterable[str]) -> lis
 def _different_facts(one: FinishedRun, other: FinishedRun, participant: str) -> Iterator[str]:
     facts = {**SAME_DATA, "different selection of the epoch": lambda facts: selection_rule(facts, participant)}
     for what, value in facts.items():
-        if (mine := value(one.facts)) != (theirs := value(other.facts)):
-            yield f"{what}: {mine} against {theirs}"
+        if (first := value(one.facts)) != (second := value(other.facts)):
+            yield f"{what}: {first} against {second}"
 
 
 def _different_configuration(one: FinishedRun, other: FinishedRun) -> Iterator[str]:

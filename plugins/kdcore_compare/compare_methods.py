@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from kdcore_compare.methods_table import MethodResult, MethodsResult, methods_re
 from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.selection import Entry, make_entry
 from kdcore_compare.step_clock import StepClock, stage_times
-from kdcore_compare.tables import Format, format_for, write_tables
+from kdcore_compare.tables import TO_TERMINAL, Output
 from kdcore_compare.train_variants import group_name, save_tables, say, train_only, train_variants
 
 
@@ -29,8 +28,7 @@ def compare_methods(
     parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "",
-    form: Format = "rich",
-    output: Path | None = None,
+    output: Output = TO_TERMINAL,
 ) -> None:
     """Choose the weight of each method on the validation split, train it, and write the table, also to the folder of runs.
 
@@ -43,15 +41,13 @@ def compare_methods(
         parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
         metric: Name of the metric to compare. Default: the primary metric of the target.
-        form: Format of the table.
-        output: File for the table. Default: standard output.
+        output: Where to write the tables.
 
     Raises:
         KdcoreError: If no method can be trained.
         UsageError: If the recipe has several students, there is nothing to compare or no weight, or the variant `only` does not
             exist.
     """
-    form = format_for(form, output)
     comparison = _Comparison(source, overrides, losses, grid, choose, parallel, metric)
     if only:
         comparison.train(only)
@@ -62,7 +58,7 @@ def compare_methods(
     path = comparison.folder / f"{comparison.name}.json"
     path.write_text(json.dumps(result.facts() | {"methods": records}, indent=1), encoding="utf-8")
     say(str(path))
-    write_tables(tables, records, form, output)
+    output.write(tables, records)
 
 
 class _Comparison:
@@ -140,20 +136,19 @@ class _Comparison:
         failed: dict[str, str] = {}
         runs = self._train({label: words for label, (_, _, words) in pairs.items()}, "validation", failed)
         seeds = load_recipe(self.source, [*self.overrides, *self.choose]).seeds
-        found: dict[str, dict[float, tuple[float, float]]] = {}
+        scores: dict[str, dict[float, tuple[float, float]]] = {}
         self._choosing_split = ""
         for label, (name, weight, _) in pairs.items():
-            found.setdefault(name, {})
+            scores.setdefault(name, {})
             if label in failed:
                 failures.setdefault(name, failed[label])
                 continue
-            entry = make_entry(runs[label])
-            entry = entry.only(key for key in entry.observations if key[0] in seeds)
+            entry = make_entry(runs[label]).of_seeds(seeds)
             measured, second = entry.metric(self.metric), "loss" if "loss" in entry.example.metrics() else self.metric
             sign = -1 if second != "loss" and measured.higher_is_better else 1
-            found[name][weight] = (float(np.mean(entry.values(self.metric))), sign * float(np.mean(entry.values(second))))
+            scores[name][weight] = (float(np.mean(entry.values(self.metric))), sign * float(np.mean(entry.values(second))))
             self._choosing_split = entry.split_rules[0]
-        return found
+        return scores
 
     def _trained(
         self, chosen: Mapping[str, float], failures: dict[str, str]
@@ -195,8 +190,7 @@ class _Comparison:
 
     def _entry(self, runs: Sequence[FinishedRun], who: str, label: str) -> Entry:
         """Return a participant's results for the seeds of the recipe only."""
-        entry = make_entry(runs, who, label)
-        return entry.only(key for key in entry.observations if key[0] in self.recipe.seeds)
+        return make_entry(runs, who, label).of_seeds(self.recipe.seeds)
 
 
 def best_weight(scores: Mapping[float, tuple[float, float]], metric: str) -> float:

@@ -38,7 +38,7 @@ def result_table(comparison: Comparison) -> Table:
     title = f"{first.capitalised} on the {samples_of(reference)}"
     title += f"; differences from {reference.label}" if single else "; each participant compared with its own baseline"
     droppable = (*([3] if second else []), 1, headings.index("p"), *([] if single else [3 + len(second)]))
-    return Table(title, headings, rows, [*notes(comparison), *_correction_note(corrected)], droppable=droppable)
+    return Table(title, headings, rows, [*notes(comparison), *correction_note(corrected)], droppable=droppable)
 
 
 def _difference_cells(found: Difference, metric: Metric, corrected: float | None, with_corrected: bool) -> list[str]:
@@ -52,13 +52,11 @@ def corrected_p(differences: Mapping[str, Difference]) -> dict[str, float]:
     return dict(zip(tested, holm(list(tested.values())), strict=True)) if len(tested) > 1 else {}
 
 
-def _correction_note(corrected: Mapping[str, float]) -> list[str]:
-    if not corrected:
-        return []
-    return [
-        f"p (Holm): corrected for {len(corrected)} comparisons. The verdict is 'better' or 'worse' if it is below "
-        f"{1 - CONFIDENCE:.2f}. Intervals are not corrected."
-    ]
+def correction_note(corrected: Mapping[str, float]) -> list[str]:
+    """Return a note on the column ``p (Holm)``; none without corrected p values."""
+    verdict = f"The verdict is 'better' or 'worse' if it is below {1 - CONFIDENCE:.2f}."
+    note = f"p (Holm): corrected for {len(corrected)} comparisons. {verdict} Intervals are not corrected."
+    return [note] if corrected else []
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -88,31 +86,28 @@ def _unpaired_runs(comparison: Comparison) -> list[str]:
         common = each.observations.keys() & reference.observations.keys()
         if common and any(entry.observations.keys() != common for entry in (each, reference)):
             seeds = ", ".join(map(str, sorted({seed for seed, _ in common})))
-            lines.append(
-                f"{each.label}: the difference is over the {len(common)} runs that both have (seeds {seeds}), and the means "
-                "over all."
-            )
+            paired_runs = f"the {len(common)} runs that both have (seeds {seeds})"
+            lines.append(f"{each.label}: the difference is over {paired_runs}, and the means over all.")
     return lines
 
 
 def _different_versions(entries: Sequence[Entry]) -> list[str]:
     """Return a note for each package of which the runs used different versions."""
-    found: dict[str, dict[str, None]] = {}
+    versions: dict[str, dict[str, None]] = {}
     for facts in (facts for each in entries for facts in each.facts):
         for name, version in facts.versions.items():
-            found.setdefault(name, {})[version] = None
-    return [
-        f"Runs were made with different versions of {name}: {', '.join(each)}." for name, each in found.items() if len(each) > 1
-    ]
+            versions.setdefault(name, {})[version] = None
+    different = {name: each for name, each in versions.items() if len(each) > 1}
+    return [f"Runs were made with different versions of {name}: {', '.join(each)}." for name, each in different.items()]
 
 
 def class_tables(comparison: Comparison) -> list[Table]:
     """Return one table per reference: recall of each class, average precision of each label, or error of each value."""
-    references = [each for each in comparison.entries if each.label not in comparison.references]
-    groups = [
-        (each, [other for other in comparison.others if comparison.references[other.label] is each]) for each in references
-    ]
-    return [_class_table(comparison, reference, others) for reference, others in groups]
+    tables = []
+    for reference in (each for each in comparison.entries if each.label not in comparison.references):
+        others = [other for other in comparison.others if comparison.references[other.label] is reference]
+        tables.append(_class_table(comparison, reference, others))
+    return tables
 
 
 def _class_table(comparison: Comparison, reference: Entry, others: Sequence[Entry]) -> Table:

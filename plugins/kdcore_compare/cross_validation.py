@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdcore import Recipe, UsageError, load_recipe, make_plan, runs_folder
 from kdcore_compare.cross_validation_report import CrossValidation, cross_validation_records, cross_validation_tables
 from kdcore_compare.folds import Division, make_folds
 from kdcore_compare.parallel import SERIAL, Parallel
-from kdcore_compare.tables import Format, format_for, write_tables
+from kdcore_compare.tables import TO_TERMINAL, Output
 from kdcore_compare.train_variants import group_name, named_overrides, save_tables, train_only, train_variants
 
 
@@ -22,8 +21,7 @@ def cross_validate(
     parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "",
-    form: Format = "rich",
-    output: Path | None = None,
+    output: Output = TO_TERMINAL,
 ) -> None:
     """Train and test a recipe on every fold, and write the tables, also to the folder of runs.
 
@@ -34,14 +32,12 @@ def cross_validate(
         parallel: Number of folds to train at a time, and where.
         only: Label of a single fold to train, without tables.
         metric: Name of the metric of the table. Default: the primary metric of the target.
-        form: Format of the tables.
-        output: File for the tables. Default: standard output.
+        output: Where to write the tables.
 
     Raises:
         KdcoreError: If the subjects cannot be divided into folds, or the training of a fold fails.
         UsageError: If the options are inconsistent, or the fold `only` does not exist.
     """
-    form = format_for(form, output)
     recipe = load_recipe(source, overrides)
     _refuse_other_splits(recipe)
     name = f"{group_name(recipe)}-{division.name}"
@@ -59,8 +55,8 @@ def cross_validate(
     result = CrossValidation(recipe.name, runs, recipe.seeds, division, metric, shlex.join(["kdcore", *words]))
     records = list(cross_validation_records(result))
     save_tables(folder, name, cross_validation_tables(result), records)
-    complete = folder / f"{name}.md" if form == "rich" else None
-    write_tables(cross_validation_tables(result, complete), records, form, output)
+    complete = folder / f"{name}.md" if output.form == "rich" else None
+    output.write(cross_validation_tables(result, complete), records)
 
 
 def _refuse_other_splits(recipe: Recipe) -> None:

@@ -79,16 +79,15 @@ class CrossValidation:
         return [*self.teachers, *(each for pair in self.pairs for each in pair if each)]
 
     def _entry(self, who: str, label: str) -> Entry:
-        found = make_entry(self.every_run, who, label)
-        return found.only(key for key in found.observations if key[0] in self.seeds)
+        return make_entry(self.every_run, who, label).of_seeds(self.seeds)
 
     def fold_values(self, entry: Entry, metric: str) -> dict[str, float]:
         """Return the metric of each fold by split rule, averaged over seeds."""
         measure = metric_of(metric)
-        found: dict[str, list[float]] = {}
+        by_rule: dict[str, list[float]] = {}
         for (_, rule), each in entry.observations.items():
-            found.setdefault(rule, []).append(measure(each))
-        return {rule: float(np.mean(values)) for rule, values in found.items()}
+            by_rule.setdefault(rule, []).append(measure(each))
+        return {rule: float(np.mean(values)) for rule, values in by_rule.items()}
 
     def difference(self, baseline: Entry, distilled: Entry, metric: str) -> Difference:
         """Return distilled minus baseline, paired by fold; corrected for overlapping training sets if folds are repeated."""
@@ -105,9 +104,9 @@ def pooled(entry: Entry) -> AnyEvaluation:
 
 def pooled_confusion(entry: Entry) -> NDArray[np.int64]:
     """Return the confusion matrix of all predictions of an entry; for class targets only."""
-    found = pooled(entry)
-    assert isinstance(found, Evaluation)
-    return found.confusion
+    evaluation = pooled(entry)
+    assert isinstance(evaluation, Evaluation)
+    return evaluation.confusion
 
 
 def subject_results(entry: Entry) -> dict[str, tuple[int, float]]:
@@ -138,9 +137,10 @@ def cross_validation_tables(result: CrossValidation, whole: Path | None = None) 
     students = [distilled for _, distilled in result.pairs]
     if not isinstance(students[0].example, Evaluation):
         return [_result_table(result), _subject_table(result), _output_table(result)]
-    confusion = (
-        [_confusion_table(result, each) for each in students] if whole is None else [_confusions(result, students, whole)]
-    )
+    if whole is None:
+        confusion = [_confusion_table(result, each) for each in students]
+    else:
+        confusion = [_confusions(result, students, whole)]
     return [_result_table(result), _subject_table(result), *confusion]
 
 
@@ -151,13 +151,9 @@ def _result_table(result: CrossValidation) -> Table:
     rows, tests = [], {}
     for each in result.entries:
         values = list(result.fold_values(each, metric.name).values())
-        row = [
-            each.label,
-            str(len(values)),
-            metric.spread(values),
-            *(metric.text(end) for end in (min(values), max(values))),
-        ]
-        row.append(metric.text(pooled(each).metrics()[metric.name]))
+        ends = [metric.text(min(values)), metric.text(max(values))]
+        pooled_value = metric.text(pooled(each).metrics()[metric.name])
+        row = [each.label, str(len(values)), metric.spread(values), *ends, pooled_value]
         if baseline := before.get(each.label):
             found = result.difference(baseline, each, metric.name)
             tests[found.test] = None
@@ -241,11 +237,11 @@ def most_frequent_confusions(confusion: NDArray[np.int64], classes: Sequence[str
     errors = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSIONS]
     places = [(int(index) // len(classes), int(index) % len(classes)) for index in order]
-    return [
-        [classes[true], classes[said], str(errors[true, said]), f"{100 * errors[true, said] / confusion[true].sum():.1f}"]
-        for true, said in places
-        if errors[true, said]
-    ]
+    rows = []
+    for true, predicted in places:
+        if count := errors[true, predicted]:
+            rows.append([classes[true], classes[predicted], str(count), f"{100 * count / confusion[true].sum():.1f}"])
+    return rows
 
 
 def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, object]]:
@@ -266,15 +262,13 @@ def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, obje
         evaluation = pooled(each)
         for subject, (_, value) in subject_results(each).items():
             yield _record(each, evaluation.primary.name, subject=subject, value=value)
-        for name, value in (
-            zip(result.classes, evaluation.by_output.tolist(), strict=True) if not isinstance(evaluation, Evaluation) else ()
-        ):
-            yield _record(each, f"pooled {evaluation.of_output.name}", true=name, value=value)
-        for true, row in (
-            zip(result.classes, evaluation.confusion.tolist(), strict=True) if isinstance(evaluation, Evaluation) else ()
-        ):
-            for said, count in zip(result.classes, row, strict=True):
-                yield _record(each, "confusion", true=true, predicted=said, value=float(count))
+        if not isinstance(evaluation, Evaluation):
+            for name, value in zip(result.classes, evaluation.by_output.tolist(), strict=True):
+                yield _record(each, f"pooled {evaluation.of_output.name}", true=name, value=value)
+            continue
+        for true, row in zip(result.classes, evaluation.confusion.tolist(), strict=True):
+            for predicted, count in zip(result.classes, row, strict=True):
+                yield _record(each, "confusion", true=true, predicted=predicted, value=float(count))
 
 
 def _record(

@@ -126,9 +126,9 @@ def _is_of(folder: Path, recipe: Recipe) -> bool:
         return False
 
 
-def _baseline_settled(found: FinishedRun) -> bool:
+def _baseline_settled(finished: FinishedRun) -> bool:
     """Return whether a run has trained its baseline, or would have but has no loss term without distillation."""
-    return "baseline" in found.facts.arms or load_recipe(found.recipe, files=False).baseline
+    return "baseline" in finished.facts.arms or load_recipe(finished.recipe, files=False).baseline
 
 
 @contextmanager

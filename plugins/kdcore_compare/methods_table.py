@@ -13,6 +13,7 @@ from kdcore import Metric
 from kdcore_compare.comparison import Comparison, compare
 from kdcore_compare.comparison_report import (
     corrected_p,
+    correction_note,
     interval,
     mean_and_sd,
     notes,
@@ -21,7 +22,6 @@ from kdcore_compare.comparison_report import (
 )
 from kdcore_compare.methods import Method
 from kdcore_compare.selection import Entry
-from kdcore_compare.significance import CONFIDENCE
 from kdcore_compare.step_clock import StageTime
 from kdcore_compare.tables import Table
 
@@ -138,16 +138,11 @@ def _result_table(result: MethodsResult) -> Table:
         rows.append([*row, *_milliseconds(each.times), f"{each.method.parameters:,}"])
     rows += [[each.label, "", mean_and_sd(each, metric), *[""] * 7] for each in result.teachers]
     title = f"Methods, {result.name}: {metric.heading}, {samples_of(result.baseline)}; gains over the baseline"
-    return Table(title, headings, rows, _notes(result, len(corrected)), strong=[0], droppable=(9, 7, 8, 6, 1))
+    return Table(title, headings, rows, _notes(result, corrected), strong=[0], droppable=(9, 7, 8, 6, 1))
 
 
-def _notes(result: MethodsResult, compared: int) -> list[str]:
-    lines = [f"Command: {result.command}", result.rule, *notes(result.comparison)]
-    if compared:
-        lines.append(
-            f"p (Holm): corrected for {compared} comparisons. The verdict is 'better' or 'worse' if it is below "
-            f"{1 - CONFIDENCE:.2f}. Intervals are not corrected."
-        )
+def _notes(result: MethodsResult, corrected: Mapping[str, float]) -> list[str]:
+    lines = [f"Command: {result.command}", result.rule, *notes(result.comparison), *correction_note(corrected)]
     lines.append(
         "step: wall time of a training step, which depends on the load of the machine; CPU: CPU time of all threads. "
         "Medians over seeds. Extra parameters: those of the loss, trained with the student and not part of it."

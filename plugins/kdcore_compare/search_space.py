@@ -139,18 +139,17 @@ def _split(listed: str) -> list[str]:
 
 def _parse_range(text: str) -> Range:
     path, _, rest = text.partition("=")
-    low, high, *kinds = [*rest.split(":"), ""] if rest.count(":") < 1 else rest.split(":")
+    low, _, more = rest.partition(":")
+    high, *kinds = more.split(":")
     try:
-        found = Range(path, float(low), float(high), "log" in kinds, "int" in kinds)
+        key = Range(path, float(low), float(high), "log" in kinds, "int" in kinds)
     except ValueError:
-        found = None
-    if not path or found is None or set(kinds) - {"log", "int"}:
+        key = None
+    if not path or key is None or set(kinds) - {"log", "int"}:
         raise UsageError(f"--range {text!r}: expected key=low:high, optionally followed by :log or :int")
-    if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high) or (
-        found.log and found.low <= 0
-    ):
+    if not -math.inf < key.low < key.high < math.inf or (key.log and key.low <= 0):
         raise UsageError(f"--range {text!r}: low must be less than high, and greater than 0 with :log")
-    return found
+    return key
 
 
 def _ends(key: Range) -> list[str]:

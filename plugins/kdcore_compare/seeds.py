@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdcore import load_recipe, runs_folder
 from kdcore_compare.comparison import compare_pairs
 from kdcore_compare.comparison_report import report_records, report_tables
 from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.selection import make_entry, with_baselines
-from kdcore_compare.tables import Format, format_for, write_tables
+from kdcore_compare.tables import TO_TERMINAL, Output
 from kdcore_compare.train_variants import train_only, train_variants
 
 
@@ -20,8 +19,7 @@ def train_seeds(
     parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "",
-    form: Format = "rich",
-    output: Path | None = None,
+    output: Output = TO_TERMINAL,
 ) -> None:
     """Train the missing seeds of a recipe, and write the table.
 
@@ -31,13 +29,11 @@ def train_seeds(
         parallel: Number of seeds to train at a time, and where.
         only: Name of the recipe, to train without a table.
         metric: Name of the metric to compare. Default: the primary metric of the target.
-        form: Format of the table.
-        output: File for the table. Default: standard output.
+        output: Where to write the tables.
 
     Raises:
         KdcoreError: If the training of a seed fails, or the recipe trains no baseline.
     """
-    form = format_for(form, output)
     recipe = load_recipe(source, overrides)
     variants: dict[str, tuple[str, ...]] = {recipe.name: ()}
     if only:
@@ -45,6 +41,5 @@ def train_seeds(
         return
     command = ["seeds", source, *overrides, "--only"]
     [runs] = train_variants(source, overrides, variants, parallel, command, runs_folder() / "seeds" / "logs").values()
-    entry = make_entry(runs)
-    found = compare_pairs(with_baselines(entry.only(key for key in entry.observations if key[0] in recipe.seeds)), metric)
-    write_tables(report_tables(found), list(report_records(found)), form, output)
+    comparison = compare_pairs(with_baselines(make_entry(runs).of_seeds(recipe.seeds)), metric)
+    output.write(report_tables(comparison), list(report_records(comparison)))

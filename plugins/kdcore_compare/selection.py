@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,10 @@ class Entry:
         """Return a copy with only these observations, in this order."""
         return replace(self, observations={key: self.observations[key] for key in keys})
 
+    def of_seeds(self, seeds: Sequence[int]) -> Entry:
+        """Return a copy with only the observations of these seeds."""
+        return self.only(key for key in self.observations if key[0] in seeds)
+
 
 def select(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Entry]:
     """Read the entries named on the command line.
@@ -181,10 +186,10 @@ def download_runs(
         KdcoreError: If there are no such runs.
     """
     hook = plugin_manager().hook
-    found = hook.download_runs(to=to, uri=uri, run_id=run_id, experiment=experiment, matching=filter_string)
-    if found is None:
+    runs = hook.download_runs(to=to, uri=uri, run_id=run_id, experiment=experiment, matching=filter_string)
+    if runs is None:
         raise UsageError("could not download runs: the plugin 'mlflow' is not in use")
-    return found
+    return runs
 
 
 def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
@@ -213,18 +218,18 @@ def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedR
     """
     recipe = load_recipe(source, overrides)
     command = " ".join(["kdcore run", source, *overrides])
-    found = list(finished_runs(recipe.variant))
-    if not found:
+    finished = list(finished_runs(recipe.variant))
+    if not finished:
         hint = "" if overrides else "; if you ran it with overrides (key=value), give them here too"
         raise KdcoreError(f"the recipe '{source}' has no finished run: {command}{hint}")
     try:
         now = provenance_of(recipe)
     except (DataError, RecipeError) as error:
         print(f"warning: could not check if the recordings have changed since: {one_line(error)}", file=sys.stderr)
-        return found
-    changes = {each.folder.name: now.changes_since(each.facts) for each in found}
+        return finished
+    changes = {each.folder.name: now.changes_since(each.facts) for each in finished}
     lines = [f"{name} is left out: {'; '.join(reasons)}" for name, reasons in changes.items() if reasons]
-    kept = [each for each in found if not changes[each.folder.name]]
+    kept = [each for each in finished if not changes[each.folder.name]]
     if not kept:
         raise KdcoreError("\n  ".join([f"the recipe '{source}' has no finished run that is up to date: {command}", *lines]))
     for line in lines:
@@ -244,7 +249,8 @@ def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> E
     Raises:
         UsageError: If the participant does not exist.
     """
-    arm, wanted = _arm(who), who.removeprefix("baseline").removeprefix("/") if _arm(who) == "baseline" else who
+    arm = _arm(who)
+    wanted = who.removeprefix("baseline").removeprefix("/") if arm == "baseline" else who
     observations: dict[tuple[int, str], Observation] = {}
     name, parameters = "", None
     for run in runs:
@@ -294,16 +300,13 @@ def _arm(who: str) -> str:
 
 def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
     """Return the entries with unique labels: the run ID or a number is added to repeated labels."""
-    labels = [each.label for each in entries]
-    named = [
-        replace(each, label=f"{each.label} [{each.runs[-1].folder.name}]") if labels.count(each.label) > 1 else each
-        for each in entries
+    counts = Counter(each.label for each in entries)
+    labels = [each.label + (f" [{each.runs[-1].folder.name}]" if counts[each.label] > 1 else "") for each in entries]
+    counts = Counter(labels)
+    numbered = [
+        label + (f" ({labels[: index + 1].count(label)})" if counts[label] > 1 else "") for index, label in enumerate(labels)
     ]
-    labels = [each.label for each in named]
-    return [
-        replace(each, label=f"{each.label} ({labels[: index + 1].count(each.label)})") if labels.count(each.label) > 1 else each
-        for index, each in enumerate(named)
-    ]
+    return [replace(each, label=label) for each, label in zip(entries, numbered, strict=True)]
 
 
 def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
@@ -318,9 +321,9 @@ def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
 
 
 def _observation(outcome: Outcome, name: str, facts: Facts) -> Observation:
-    found = outcome.evaluations()[name]
+    evaluation = outcome.evaluations()[name]
     keys = np.array(outcome.keys, dtype=object)[known(outcome.labels)]
-    keys = keys if found.rows is None else keys[found.rows]
+    keys = keys if evaluation.rows is None else keys[evaluation.rows]
     order = np.argsort(keys, kind="stable")
-    sorted_rows = evaluate_target(outcome.target, outcome.names, found.outputs[order], found.labels[order])
-    return Observation(sorted_rows, tuple(keys[order].tolist()), outcome.seconds, outcome.memory, facts)
+    in_order = evaluate_target(outcome.target, outcome.names, evaluation.outputs[order], evaluation.labels[order])
+    return Observation(in_order, tuple(keys[order].tolist()), outcome.seconds, outcome.memory, facts)

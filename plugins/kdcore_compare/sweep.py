@@ -31,7 +31,7 @@ from kdcore import (
 )
 from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.search_space import SearchSpace, as_overrides, parse_space
-from kdcore_compare.tables import Format, Table, format_for, stderr_console, to_markdown, write_tables
+from kdcore_compare.tables import TO_TERMINAL, Output, Table, stderr_console, to_markdown
 from kdcore_compare.trial_queue import TrialQueue
 from kdcore_compare.trials import run_trial
 
@@ -54,8 +54,7 @@ def sweep(
     study: str = "",
     prune: bool = True,
     parallel: Parallel = SERIAL,
-    form: Format = "rich",
-    output: Path | None = None,
+    output: Output = TO_TERMINAL,
 ) -> None:
     """Run every point that no worker has run, and write the table once all are done.
 
@@ -69,14 +68,12 @@ def sweep(
         study: Name of the study in the database.
         prune: True if Optuna may stop points of a search early.
         parallel: Number of workers, and where they run.
-        form: Format of the table.
-        output: File for the table. Default: standard output.
+        output: Where to write the tables.
 
     Raises:
         KdcoreError: If there is no validation split, or a value is not valid.
-        UsageError: If the database cannot be opened, or the suffix of `output` is not a known format.
+        UsageError: If the database cannot be opened.
     """
-    form = format_for(form, output)
     space = parse_space(source, overrides, grid, search, ranges)
     parallel.check()
     recipe, metric, now = _checked_recipe(space)
@@ -98,7 +95,7 @@ def sweep(
         _track_result(queue, recipe, home / name, table)
     finally:
         queue.close()
-    write_tables([table], records, form, output)
+    output.write([table], records)
 
 
 def _checked_recipe(space: SearchSpace) -> tuple[Recipe, Metric, list[Provenance]]:

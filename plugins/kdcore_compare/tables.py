@@ -55,32 +55,44 @@ class Table:
     droppable: Sequence[int] = ()
 
 
-def format_for(form: Format, path: Path | None) -> Format:
-    """Return `form`, or the format for the suffix of `path` if `form` is ``rich``, which is for terminals only.
+@dataclass(frozen=True)
+class Output:
+    """The options ``--format`` and ``--output``.
+
+    Args:
+        form: Format. ``rich``, which is for terminals only, becomes the format for the suffix of `path`.
+        path: File for the tables. Default: standard output.
 
     Raises:
         UsageError: If the suffix is not a known format.
     """
-    if path is None or form != "rich":
-        return form
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--output {path}: cannot tell the format from the suffix ({', '.join(SUFFIXES)}); use --format")
-    return SUFFIXES[path.suffix.lower()]
+
+    form: Format = "rich"
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.path is None or self.form != "rich":
+            return
+        suffix = self.path.suffix.lower()
+        if suffix not in SUFFIXES:
+            known = ", ".join(SUFFIXES)
+            raise UsageError(f"--output {self.path}: cannot tell the format from the suffix ({known}); use --format")
+        object.__setattr__(self, "form", SUFFIXES[suffix])
+
+    def write(self, tables: Sequence[Table], records: Sequence[Mapping[str, object]]) -> None:
+        """Print tables, or write them to a file and print its path."""
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(render(tables, records, self.form), encoding="utf-8")
+            print(self.path)
+        elif self.form == "rich":
+            print_tables(tables)
+        else:
+            sys.stdout.write(render(tables, records, self.form))
 
 
-def write_tables(
-    tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format = "rich", path: Path | None = None
-) -> None:
-    """Print tables, or write them to a file and print its path."""
-    form = format_for(form, path)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(tables, records, form), encoding="utf-8")
-        print(path)
-    elif form == "rich":
-        print_tables(tables)
-    else:
-        sys.stdout.write(render(tables, records, form))
+TO_TERMINAL = Output()
+"""Print tables to standard output."""
 
 
 def render(tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format) -> str:

@@ -83,19 +83,19 @@ def train_variants(
         failed = {commands[job][0]: f"training failed; see {logs}" for job, status in ended.items() if status}
         if failed and failures is None:
             raise KdcoreError(f"training failed: {', '.join(failed)}; run the same command to try again")
-    found = {}
+    runs = {}
     for label, words in variants.items():
         if label in failed:
             continue
         try:
-            found[label] = train_variant(source, [*overrides, *words], label, split, clock)
+            runs[label] = train_variant(source, [*overrides, *words], label, split, clock)
         except TrainingError as error:
             if failures is None:
                 raise
             failed[label] = one_line(error)
     if failures is not None:
         failures |= failed
-    return found
+    return runs
 
 
 def _commands(
@@ -106,14 +106,14 @@ def _commands(
     A job trains a variant, or a single seed of it if there are fewer variants than can be trained at a time. An interrupted run
     of several seeds is resumed as a whole.
     """
-    found = {}
+    commands = {}
     for label, seeds in missing.items():
         words = [*command, label]
         if len(missing) >= at_once or len(seeds) == 1 or _is_interrupted(recipes[label], seeds, split):
-            found[label] = label, words
+            commands[label] = label, words
         else:
-            found |= {f"{label}, seed {seed}": (label, [*words, f"seeds=[{seed}]"]) for seed in seeds}
-    return found
+            commands |= {f"{label}, seed {seed}": (label, [*words, f"seeds=[{seed}]"]) for seed in seeds}
+    return commands
 
 
 def _is_interrupted(recipe: Recipe, seeds: Sequence[int], split: Split) -> bool:

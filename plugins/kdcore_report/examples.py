@@ -11,7 +11,7 @@ import torch
 
 from kdcore import THRESHOLD, DataError, Modality, Outcome, RunContext, Signal, Target, known
 from kdcore_report.saliency import BASELINE, DISTILLED, Explainer
-from kdcore_report.saliency_plots import Look
+from kdcore_report.saliency_plots import Saliency
 
 MOST = 4
 
@@ -20,19 +20,19 @@ Kind = tuple[str, np.ndarray, np.ndarray, int]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """Prediction of a participant for a sample.
 
     Args:
-        who: Name of the participant.
-        said: Predicted class, labels or values.
-        right: Whether it is correct; None for values.
+        participant: Name of the participant.
+        text: Predicted class, labels or values.
+        correct: Whether it is correct; None for values.
         number: Confidence, probabilities of labels, or errors of values.
     """
 
-    who: str
-    said: str
-    right: bool | None
+    participant: str
+    text: str
+    correct: bool | None
     number: str
 
 
@@ -44,19 +44,19 @@ class Example:
         key: Key of the sample.
         label: Its class, labels or values.
         why: Reason why it is notable.
-        answers: Predictions of all participants.
+        predictions: Predictions of all participants.
         recordings: Recorded signals by modality.
         inputs: Encoder inputs, (channel, height, width), by participant, if signals are encoded as images.
-        looks: Saliency of all participants.
+        saliency: Saliency maps of all participants.
     """
 
     key: str
     label: str
     why: str
-    answers: Sequence[Answer]
+    predictions: Sequence[Prediction]
     recordings: Mapping[str, tuple[Modality, Signal]] = field(default_factory=dict)
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
-    looks: Sequence[Look] = ()
+    saliency: Sequence[Saliency] = ()
 
 
 def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome]) -> list[Example]:
@@ -80,10 +80,10 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
         except DataError:
             continue
         words = InWords(table.classes, table.target, outcomes[DISTILLED].labels[index])
-        answers = [words.answer(who, given) for who, given in _answers(outcomes, index)]
+        predictions = [words.prediction(participant, given) for participant, given in _predictions(outcomes, index)]
         inputs = _inputs(run, rows[index : index + 1])
-        looks = explainer.looks(index)
-        found.append(Example(str(key), words.truth, why, answers, recordings, inputs, looks))
+        saliency = explainer.explain(index)
+        found.append(Example(str(key), words.truth, why, predictions, recordings, inputs, saliency))
     return found
 
 
@@ -157,19 +157,21 @@ class InWords:
         """Return the class, the labels, or the values with their units."""
         return self.classes[int(self.true)] if self.target.is_classes else self._numbers(np.asarray(self.true))
 
-    def answer(self, who: str, given: np.ndarray) -> Answer:
+    def prediction(self, participant: str, given: np.ndarray) -> Prediction:
         """Return a participant's prediction, (names,), as text."""
         if self.target.is_classes:
             predicted = int(given.argmax())
-            return Answer(who, self.classes[predicted], predicted == int(self.true), f"{100 * float(given.max()):.1f}")
+            confidence = f"{100 * float(given.max()):.1f}"
+            return Prediction(participant, self.classes[predicted], predicted == int(self.true), confidence)
         true = np.asarray(self.true)
         if self.target.kind == "labels":
             predicted = given >= THRESHOLD
             shown: list[int] = np.flatnonzero(predicted | (true == 1)).tolist()
-            text = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
-            return Answer(who, self._numbers(predicted), bool((predicted == (true == 1))[~np.isnan(true)].all()), text or "–")
+            numbers = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
+            correct = bool((predicted == (true == 1))[~np.isnan(true)].all())
+            return Prediction(participant, self._numbers(predicted), correct, numbers or "–")
         errors = ("–" if each != each else f"{each:+.4g}" for each in (given - true).tolist())
-        return Answer(who, self._numbers(given), None, ", ".join(errors))
+        return Prediction(participant, self._numbers(given), None, ", ".join(errors))
 
     def _numbers(self, numbers: np.ndarray) -> str:
         if self.target.kind == "labels":
@@ -198,7 +200,7 @@ def sample_errors(outcome: Outcome, name: str) -> np.ndarray:
     return np.where(is_known, losses, 0.0).sum(axis=1) / np.maximum(is_known.sum(axis=1), 1)
 
 
-def _answers(outcomes: Mapping[str, Outcome], index: int) -> list[tuple[str, np.ndarray]]:
+def _predictions(outcomes: Mapping[str, Outcome], index: int) -> list[tuple[str, np.ndarray]]:
     after = outcomes[DISTILLED]
     predictions = [(name, after.probabilities[name][index]) for name in after.teachers]
     arm = ", distilled" if BASELINE in outcomes else ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+
+from kdcore import Summary
 
 BROAD = 900
 """Width in pixels above which an image scrolls on narrow screens, since its text would be too small."""
@@ -62,6 +65,16 @@ def table(headings: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) ->
 def note(text: str) -> str:
     """Return a note below a table."""
     return f'<p class="note">{escape(text)}</p>'
+
+
+def percent(value: float) -> str:
+    """Return a fraction in percent, without the sign; a dash for NaN."""
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def seeds_text(summary: Summary) -> str:
+    """Return ``seed 0`` or ``5 seeds``."""
+    return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"
 
 
 def page(title: str, body: str) -> str:

@@ -13,7 +13,7 @@ from kdcore import Evaluation, Row, Summary, evaluate, with_units
 from kdcore_report.calibration import reliability
 from kdcore_report.curves import Curves
 from kdcore_report.examples import Example
-from kdcore_report.html_page import Pictures, figure, note, page, section, table
+from kdcore_report.html_page import Pictures, figure, note, page, percent, section, seeds_text, table
 
 PARTS = 8
 """Number of colours in the bar of times."""
@@ -69,22 +69,20 @@ def _by_target(summary: Summary, pictures: Pictures) -> Iterator[str]:
         return
     yield from _confusions(summary, pictures)
     yield from _gains(summary)
-    yield from _taught(summary)
+    yield from _agreement(summary)
     yield from _reliability(summary, pictures)
 
 
 def _answer(summary: Summary) -> Iterator[str]:
-    if summary.answer:
-        people = " ".join(
-            (f"{name}: " if len(summary.by_subject) > 1 else "") + each.sentence for name, each in summary.by_subject.items()
-        )
+    if not summary.answer:
+        return
+    content = f'<p class="answer">{escape(summary.answer)}</p>'
+    several = len(summary.by_subject) > 1
+    people = " ".join(f"{name}: {each.sentence}" if several else each.sentence for name, each in summary.by_subject.items())
+    if people:
         covers = "seeds" if len(summary.seeds) > 1 else "test samples"
-        remark = (
-            note(f"{people} The interval above reflects the variation between {covers}, this one between people.")
-            if people
-            else ""
-        )
-        yield section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>{remark}')
+        content += note(f"{people} The interval above reflects the variation between {covers}, this one between people.")
+    yield section("Did distillation help?", content)
 
 
 def _results(summary: Summary) -> str:
@@ -123,12 +121,12 @@ def _classes(summary: Summary) -> str:
     return str(len(summary.classes)) if summary.target.is_classes else ", ".join(with_units(summary.classes, summary.target))
 
 
-def _curves(found: Curves, pictures: Pictures) -> Iterator[str]:
+def _curves(curves: Curves, pictures: Pictures) -> Iterator[str]:
     from kdcore_report.plots import panels_picture
 
-    drawn = {title: curves for title, curves in found.items() if curves}
-    if drawn:
-        content = pictures.figure("curves", lambda path: panels_picture(drawn, path), "Learning curves of every term")
+    panels = {title: lines for title, lines in curves.items() if lines}
+    if panels:
+        content = pictures.figure("curves", lambda path: panels_picture(panels, path), "Learning curves of every term")
         yield section("Learning curves", content)
 
 
@@ -136,40 +134,26 @@ def _confusions(summary: Summary, pictures: Pictures) -> Iterator[str]:
     from kdcore_report.plots import confusion_difference_picture, confusion_picture
 
     pooled = {role: _pooled(row) for role in (BASELINE, DISTILLED, ALONE) if (row := summary.row(role))}
-    seeds = _seeds(summary)
+    seeds, classes = seeds_text(summary), summary.classes
     names = {DISTILLED: "confusion-distilled", BASELINE: "confusion-baseline", ALONE: "confusion"}
-    figures = [
-        pictures.figure(
-            names[role],
-            lambda path, found=found, role=role: confusion_picture(found, summary.classes, f"{role}, {seeds}", path),
-            role,
-        )
-        for role, found in pooled.items()
-    ]
+    figures = []
+    for role, evaluation in pooled.items():
+        draw = partial(confusion_picture, evaluation, classes, f"{role}, {seeds}")
+        figures.append(pictures.figure(names[role], draw, role))
     if len(pooled) == 2:
         title = f"distilled minus baseline, {seeds}"
-        one, other = pooled[DISTILLED], pooled[BASELINE]
-        figures.append(
-            pictures.figure(
-                "confusion-difference",
-                lambda path: confusion_difference_picture(one, other, summary.classes, title, path),
-                title,
-            )
-        )
+        draw = partial(confusion_difference_picture, pooled[DISTILLED], pooled[BASELINE], classes, title)
+        figures.append(pictures.figure("confusion-difference", draw, title))
     if figures:
         yield section("Confusion matrix", "\n".join(figures))
 
 
 def _gains(summary: Summary) -> Iterator[str]:
-    one, other = summary.row(DISTILLED), summary.row(BASELINE)
-    if one is None or other is None:
+    distilled, baseline = summary.row(DISTILLED), summary.row(BASELINE)
+    if distilled is None or baseline is None:
         return
-    with_kd, without = _pooled(one).recall.tolist(), _pooled(other).recall.tolist()
-    gains = [
-        (after - before, before, after, name)
-        for before, after, name in zip(without, with_kd, summary.classes, strict=True)
-        if np.isfinite(after)
-    ]
+    recalls = zip(_pooled(baseline).recall.tolist(), _pooled(distilled).recall.tolist(), summary.classes, strict=True)
+    gains = [(after - before, before, after, name) for before, after, name in recalls if np.isfinite(after)]
     rows = [
         ("", [escape(name), percent(before), percent(after), f"{100 * gain:+.1f}", _bar(gain)])
         for gain, before, after, name in sorted(gains, key=lambda each: -each[0])
@@ -183,38 +167,41 @@ def _bar(gain: float) -> str:
     return f'<span class="bar"><i class="{side}" style="width:{50 * min(1.0, abs(gain)):.1f}%"></i></span>'
 
 
-def _taught(summary: Summary) -> Iterator[str]:
-    """Count the samples by who classifies them correctly: the teachers, the baseline, the distilled student."""
-    teacher, one, other = summary.row("teacher ensemble", "teacher"), summary.row(DISTILLED), summary.row(BASELINE)
-    if teacher is None or one is None or other is None:
+def _agreement(summary: Summary) -> Iterator[str]:
+    """Count the samples that the distilled student classifies correctly, by whether the teachers and the baseline do."""
+    teacher, distilled, baseline = summary.row("teacher ensemble", "teacher"), summary.row(DISTILLED), summary.row(BASELINE)
+    if teacher is None or distilled is None or baseline is None:
         return
-    places = [slice(None) if each.rows is None else each.rows for each in teacher.evaluations]  # of the samples that it has
-    knew = np.concatenate([each.correct for each in _of_classes(teacher)])
-    now, before = (
-        np.concatenate([each.correct[place] for each, place in zip(_of_classes(row), places, strict=True)])
-        for row in (one, other)
-    )
+    by_teacher, by_distilled, by_baseline = (_correct(row, teacher) for row in (teacher, distilled, baseline))
     rows = []
-    for teacher_right, before_right in ((True, False), (True, True), (False, False), (False, True)):
-        which = (knew == teacher_right) & (before == before_right)
-        right = int((which & now).sum())
-        cells = [_right(teacher_right), _right(before_right), str(int(which.sum())), str(right)]
-        cells.append(f"{100 * right / which.sum():.0f}" if which.any() else "–")
-        rows.append(("main" if teacher_right and not before_right else "", cells))
-    passed, chance = int((knew & ~before & now).sum()), int((knew & ~before).sum())
-    lost = int((knew & before & ~now).sum())
+    for teacher_correct, baseline_correct in ((True, False), (True, True), (False, False), (False, True)):
+        group = (by_teacher == teacher_correct) & (by_baseline == baseline_correct)
+        samples, correct = int(group.sum()), int((group & by_distilled).sum())
+        share = f"{100 * correct / samples:.0f}" if samples else "–"
+        style = "main" if teacher_correct and not baseline_correct else ""
+        rows.append((style, [_verdict(teacher_correct), _verdict(baseline_correct), str(samples), str(correct), share]))
+    only_teacher, both = by_teacher & ~by_baseline, by_teacher & by_baseline
     text = (
-        f"The {escape(teacher.role)} classifies {chance} samples correctly that the baseline misclassifies. The distilled "
-        f"student classifies {passed} of them correctly, and misclassifies {lost} that both classified correctly."
+        f"The {escape(teacher.role)} classifies {only_teacher.sum()} samples correctly that the baseline misclassifies. The "
+        f"distilled student classifies {(only_teacher & by_distilled).sum()} of them correctly, and misclassifies "
+        f"{(both & ~by_distilled).sum()} that both classified correctly."
     )
-    titles = [f"{teacher.participant}", "baseline", "samples", "distilled correct", "%"]
-    yield section(
-        "Agreement with the teachers", f"<p>{text}</p>" + table(titles, rows) + note(f"Counted over {_seeds(summary)}.")
-    )
+    titles = [teacher.participant, "baseline", "samples", "distilled correct", "%"]
+    remark = note(f"Counted over {seeds_text(summary)}.")
+    yield section("Agreement with the teachers", f"<p>{text}</p>" + table(titles, rows) + remark)
 
 
-def _right(right: bool) -> str:
-    return '<span class="right">correct</span>' if right else '<span class="wrong">wrong</span>'
+def _correct(row: Row, teacher: Row) -> np.ndarray:
+    """Return whether each prediction of all seeds is correct, for the samples that the teacher has."""
+    correct = []
+    for evaluation, of_teacher in zip(_of_classes(row), teacher.evaluations, strict=True):
+        covers_all = row is teacher or of_teacher.rows is None
+        correct.append(evaluation.correct if covers_all else evaluation.correct[of_teacher.rows])
+    return np.concatenate(correct)
+
+
+def _verdict(correct: bool) -> str:
+    return '<span class="right">correct</span>' if correct else '<span class="wrong">wrong</span>'
 
 
 def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
@@ -222,10 +209,10 @@ def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
 
     rows = [row for row in map(summary.row, (BASELINE, DISTILLED, ALONE)) if row]
     if rows:
-        found = {row.role: reliability(_pooled(row)) for row in rows}
-        content = pictures.figure("reliability", lambda path: reliability_picture(found, path), "Reliability diagram")
+        by_role = {row.role: reliability(_pooled(row)) for row in rows}
+        content = pictures.figure("reliability", lambda path: reliability_picture(by_role, path), "Reliability diagram")
         remark = note(
-            f"Accuracy by confidence, over {_seeds(summary)}. A well calibrated model lies on the diagonal. ECE: expected "
+            f"Accuracy by confidence, over {seeds_text(summary)}. A well calibrated model lies on the diagonal. ECE: expected "
             "calibration error. Paler bars contain fewer predictions."
         )
         yield section("Calibration", content + remark)
@@ -233,32 +220,31 @@ def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
 
 def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures) -> Iterator[str]:
     from kdcore_report.recordings import animation, draw_input, draw_signal, has_frames
-    from kdcore_report.saliency_plots import draw_looks
+    from kdcore_report.saliency_plots import draw_saliency
 
     shown = []
-    for number, example in enumerate(examples):
+    for number, example in enumerate(examples, 1):
         figures = []
         for name, (modality, signal) in example.recordings.items():
-            title = f"{name}, {signal.duration:.1f} s"
-            drawn = f"example-{number + 1}-{name}"
-            draw = partial(draw_signal, modality, signal)
-            figures.append(pictures.figure(drawn, draw, title, title, has_frames(modality)))
             if moving := animation(modality, signal):
-                figures[-1] = figure(moving) + figures[-1]
+                figures.append(figure(moving))
+            title, draw = f"{name}, {signal.duration:.1f} s", partial(draw_signal, modality, signal)
+            figures.append(pictures.figure(f"example-{number}-{name}", draw, title, title, has_frames(modality)))
         for name, values in example.inputs.items():
             title = f"input of {name}"
-            drawn = f"example-{number + 1}-input-{name}"
-            figures.append(pictures.figure(drawn, partial(draw_input, values), title, title, photograph=True))
-        if example.looks:
+            figures.append(
+                pictures.figure(f"example-{number}-input-{name}", partial(draw_input, values), title, title, photograph=True)
+            )
+        if example.saliency:
             title = f"saliency: deeper red contributes more to the {_EXPLAINED[summary.target.kind]} above it"
-            drawn = f"example-{number + 1}-saliency"
-            figures.append(pictures.figure(drawn, partial(draw_looks, example.looks), title, title, photograph=True))
-        answers = [
-            ("", [escape(each.who), f"{_mark(each.right)} {escape(each.said)}".strip(), escape(each.number)])
-            for each in example.answers
+            draw = partial(draw_saliency, example.saliency)
+            figures.append(pictures.figure(f"example-{number}-saliency", draw, title, title, photograph=True))
+        predictions = [
+            ("", [escape(each.participant), f"{_mark(each.correct)} {escape(each.text)}".strip(), escape(each.number)])
+            for each in example.predictions
         ]
         heading = f"<h3>{escape(example.label)}</h3>" + note(f"{example.why}. Sample: {example.key}.")
-        body = "\n".join((heading, table(["participant", "prediction", _NUMBERS[summary.target.kind]], answers), *figures))
+        body = "\n".join((heading, table(["participant", "prediction", _NUMBERS[summary.target.kind]], predictions), *figures))
         shown.append(f'<div class="example">{body}</div>')
     if shown:
         of_seed = note(f"Predictions of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
@@ -270,22 +256,16 @@ def _times(summary: Summary) -> Iterator[str]:
     total = sum(summary.phases.values())
     if not total:
         return
-    shares = {phase: 100 * seconds / total for phase, seconds in summary.phases.items()}
-    parts = (
-        f'<i style="width:{share:.2f}%;--part:{number % PARTS}" title="{escape(phase)}, {share:.1f} %"></i>'
-        for number, (phase, share) in enumerate(shares.items())
-    )
-    rows = [
-        (
-            "",
-            [f'<i class="part" style="--part:{number % PARTS}"></i> {escape(phase)}', f"{seconds:.1f}", f"{shares[phase]:.1f}"],
-        )
-        for number, (phase, seconds) in enumerate(summary.phases.items())
-    ]
+    bar, rows = "", []
+    for number, (phase, seconds) in enumerate(summary.phases.items()):
+        share, colour = 100 * seconds / total, f"--part:{number % PARTS}"
+        bar += f'<i style="width:{share:.2f}%;{colour}" title="{escape(phase)}, {share:.1f} %"></i>'
+        cells = [f'<i class="part" style="{colour}"></i> {escape(phase)}', f"{seconds:.1f}", f"{share:.1f}"]
+        rows.append(("", cells))
     remark = (
         "Wall time until this report was written. Phases of training are estimated from some steps; with --profile, from all."
     )
-    yield section("Time", f'<div class="parts">{"".join(parts)}</div>' + table(["phase", "seconds", "%"], rows) + note(remark))
+    yield section("Time", f'<div class="parts">{bar}</div>' + table(["phase", "seconds", "%"], rows) + note(remark))
 
 
 def _mark(right: bool | None) -> str:
@@ -297,15 +277,6 @@ def _mark(right: bool | None) -> str:
 def _repeat(summary: Summary) -> str:
     recipe = f"<details><summary>Recipe with all defaults filled in</summary><pre>{escape(summary.recipe)}</pre></details>"
     return f"<pre>{escape(summary.command)}</pre>" + (recipe if summary.recipe else "")
-
-
-def percent(value: float) -> str:
-    """Return a fraction in percent, without the sign."""
-    return f"{100 * value:.1f}"
-
-
-def _seeds(summary: Summary) -> str:
-    return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"
 
 
 def _of_classes(row: Row) -> list[Evaluation]:

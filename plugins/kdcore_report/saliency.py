@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdcore import THRESHOLD, DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, RunContext, restore_participants, warn
-from kdcore_report.saliency_plots import Look
+from kdcore_report.saliency_plots import Saliency
 
 BASELINE, DISTILLED = "baseline", "distilled"
 
@@ -43,17 +43,17 @@ class Explainer:
             except KdcoreError as error:
                 _warn(f"the {arm} arm", error)
 
-    def looks(self, index: int) -> list[Look]:
+    def explain(self, index: int) -> list[Saliency]:
         """Return the saliency of teachers, then of students without and with distillation, for sample `index`."""
         found = []
-        for arm, name in self._asked():
-            who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {arm}"
+        for arm, name in self._participants():
+            participant = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {arm}"
             try:
-                looks = [self._look(self.arms[arm], arm, name, index, each) for each in self._outputs(arm, name, index)]
+                explained = [self._saliency(self.arms[arm], arm, name, index, each) for each in self._outputs(arm, name, index)]
             except Exception as error:  # a plugin may raise anything, and a missing image must not fail the run
-                _warn(who, error)
+                _warn(participant, error)
                 continue
-            found += [replace(look, who=who) for look in looks if look.maps]
+            found += [replace(saliency, participant=participant) for saliency in explained if saliency.maps]
         return found
 
     def _outputs(self, arm: str, name: str, index: int) -> list[int]:
@@ -66,13 +66,13 @@ class Explainer:
         predicted = [each for each in order if given[each] >= THRESHOLD] if kind == "labels" else []
         return (predicted or order[:1])[:MOST]
 
-    def _asked(self) -> Iterator[tuple[str, str]]:
+    def _participants(self) -> Iterator[tuple[str, str]]:
         for role, arm in (("teachers", DISTILLED), ("students", BASELINE), ("students", DISTILLED)):
             if arm in self.arms:
                 known = self.seen & self.outcomes[arm].probabilities.keys()
                 yield from ((arm, name) for name in getattr(self.arms[arm], role) if name in known)
 
-    def _look(self, distiller: Distiller, arm: str, name: str, index: int, said: int) -> Look:
+    def _saliency(self, distiller: Distiller, arm: str, name: str, index: int, output: int) -> Saliency:
         size = self.run.recipe.data.batch_size
         start = index // size * size
         around = _Place(distiller, self.run, name, self.rows[start : start + size], index - start)
@@ -82,26 +82,26 @@ class Explainer:
         inputs = place.inputs()
         maps: dict[str, Tensor] = {}
         if inputs.dim() in (4, 5):
-            maps = {title: map_[place.row] for title, map_ in place.from_plugins(self.hook, inputs, said).items()}
-            if arm == DISTILLED and said == self._outputs(arm, name, index)[0]:
+            maps = {title: map_[place.row] for title, map_ in place.from_plugins(self.hook, inputs, output).items()}
+            if arm == DISTILLED and output == self._outputs(arm, name, index)[0]:
                 maps |= {title: map_[around.row] for title, map_ in around.from_losses().items()}
         shown = {title: _scaled(map_, inputs.dim() == 5) for title, map_ in maps.items()}
         pixels = inputs[place.row].float().cpu().numpy()
-        return Look(name, *self._said(arm, name, index, said), pixels, shown)
+        return Saliency(name, *self._prediction(arm, name, index, output), pixels, shown)
 
-    def _said(self, arm: str, name: str, index: int, said: int) -> tuple[str, bool | None]:
+    def _prediction(self, arm: str, name: str, index: int, output: int) -> tuple[str, bool | None]:
         """Return a participant's prediction as text, and whether it is correct; None for values and unknown labels."""
         table, outcome = self.run.table, self.outcomes[arm]
         true = outcome.labels[index]
         if table.target.kind == "values":
-            unit = table.target.units[said] if table.target.units else ""
-            return f"{table.classes[said]} {outcome.probabilities[name][index][said]:.4g} {unit}".strip(), None
+            unit = table.target.units[output] if table.target.units else ""
+            return f"{table.classes[output]} {outcome.probabilities[name][index][output]:.4g} {unit}".strip(), None
         if table.target.kind == "labels":
-            given = float(outcome.probabilities[name][index][said])
+            given = float(outcome.probabilities[name][index][output])
             if given < THRESHOLD:  # the most probable label is explained, but none was predicted
-                return f"{table.classes[said]} {100 * given:.0f} %, not predicted", None
-            return table.classes[said], None if np.isnan(true[said]) else bool(true[said] == 1)
-        return table.classes[said], said == int(true)
+                return f"{table.classes[output]} {100 * given:.0f} %, not predicted", None
+            return table.classes[output], None if np.isnan(true[output]) else bool(true[output] == 1)
+        return table.classes[output], output == int(true)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Place:
             self.run.table.batch(self.rows, [self.name], False).signals[self.name]
         )
 
-    def from_plugins(self, hook: Any, inputs: Tensor, said: int) -> dict[str, Tensor]:
+    def from_plugins(self, hook: Any, inputs: Tensor, output: int) -> dict[str, Tensor]:
         names = [*self.distiller.teachers] if self.teaches else [self.name]
         batch = self.run.table.batch(self.rows, names, labelled=False)
 
@@ -134,7 +134,7 @@ class _Place:
                 outputs = (
                     self.distiller.run_teachers(names, given)[self.name] if self.teaches else self.distiller(self.name, given)
                 )
-            return outputs.logits[self.row, said]
+            return outputs.logits[self.row, output]
 
         with torch.enable_grad():
             maps = hook.explain(participant=self.distiller.participant(self.name), inputs=inputs, score=score)
@@ -167,5 +167,5 @@ def _scaled(map_: Tensor, of_clip: bool) -> np.ndarray:
     return (values / values.amax().clamp(min=torch.finfo(values.dtype).tiny)).numpy()
 
 
-def _warn(who: str, error: Exception) -> None:
-    warn(f"no saliency map of {who}: {type(error).__name__}: {error}")
+def _warn(participant: str, error: Exception) -> None:
+    warn(f"no saliency map of {participant}: {type(error).__name__}: {error}")

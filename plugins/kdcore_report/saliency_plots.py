@@ -23,36 +23,36 @@ STRENGTH = 0.8
 
 
 @dataclass(frozen=True)
-class Look:
+class Saliency:
     """Saliency of one participant for one sample.
 
     Args:
-        who: Name of the participant.
-        said: Predicted class or label, or estimated value.
-        right: Whether the prediction is correct; None for a value.
+        participant: Name of the participant.
+        prediction: Predicted class or label, or estimated value.
+        correct: Whether the prediction is correct; None for a value.
         inputs: Encoder input, (channel, height, width) or (time, channel, height, width).
         maps: Maps by title, (h, w) or (time, h, w), from 0 to 1.
     """
 
-    who: str
-    said: str
-    right: bool | None
+    participant: str
+    prediction: str
+    correct: bool | None
     inputs: NDArray
     maps: Mapping[str, NDArray]
 
     @property
     def title(self) -> str:
         """Return the title of the plot."""
-        return f"{self.who}: {self.said}{'' if self.right is None else ' ✓' if self.right else ' ✗'}"
+        return f"{self.participant}: {self.prediction}{'' if self.correct is None else ' ✓' if self.correct else ' ✗'}"
 
 
 Panel = tuple[str, NDArray]
 
 
-def draw_looks(looks: Sequence[Look], path: Path) -> None:
+def draw_saliency(saliencies: Sequence[Saliency], path: Path) -> None:
     """Draw the maps of all participants in one figure: images side by side, and the frames of a clip in a row."""
-    lines = [*_packed([_image_panels(look) for look in looks if look.inputs.ndim == 3])]
-    lines += [line for look in looks if look.inputs.ndim == 4 for line in _clip_lines(look)]
+    lines = [*_packed([_image_panels(saliency) for saliency in saliencies if saliency.inputs.ndim == 3])]
+    lines += [line for saliency in saliencies if saliency.inputs.ndim == 4 for line in _clip_lines(saliency)]
     columns, height = max(map(len, lines)), 1.0 + HEADING
     figure = new_figure(INCHES * columns, INCHES * height * len(lines))
     figure.set_layout_engine("none")
@@ -87,9 +87,10 @@ def lit(ground: NDArray, places: NDArray) -> NDArray[np.float64]:
     return (1 - weight) * ground[..., None] + weight * colormaps["YlOrRd"](share)[..., :3]
 
 
-def _image_panels(look: Look) -> list[Panel]:
-    ground = _ground(look.inputs[None])[0]
-    return [(look.title, lit(ground, np.zeros((1, 1))))] + [(title, lit(ground, places)) for title, places in look.maps.items()]
+def _image_panels(saliency: Saliency) -> list[Panel]:
+    ground = _ground(saliency.inputs[None])[0]
+    panels = [(title, lit(ground, places)) for title, places in saliency.maps.items()]
+    return [(saliency.title, lit(ground, np.zeros((1, 1)))), *panels]
 
 
 def _packed(groups: Sequence[list[Panel]]) -> Iterator[list[Panel]]:
@@ -104,14 +105,14 @@ def _packed(groups: Sequence[list[Panel]]) -> Iterator[list[Panel]]:
         yield line[start : start + COLUMNS]
 
 
-def _clip_lines(look: Look) -> Iterator[list[Panel]]:
-    frames = _ground(look.inputs)
+def _clip_lines(saliency: Saliency) -> Iterator[list[Panel]]:
+    frames = _ground(saliency.inputs)
     which = np.unique(np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int))
-    for title, places in look.maps.items():
+    for title, places in saliency.maps.items():
         of_frame = places if places.ndim == 3 else places[None]
         moments = which * len(of_frame) // len(frames)
         panels = [lit(frames[frame], of_frame[moment]) for frame, moment in zip(which, moments, strict=True)]
-        titles = [f"{look.title}\n{title}", *(f"frame {frame + 1} of {len(frames)}" for frame in which[1:])]
+        titles = [f"{saliency.title}\n{title}", *(f"frame {frame + 1} of {len(frames)}" for frame in which[1:])]
         yield list(zip(titles, panels, strict=True))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdcore import LabelEvaluation, Row, Summary, ValueEvaluation
 from kdcore_report.calibration import Reliability, label_reliability
-from kdcore_report.html_page import Pictures, note, section, table
+from kdcore_report.html_page import Pictures, note, percent, section, seeds_text, table
 from kdcore_report.plots import COLOURS, INK, label_reliability_picture, new_figure, save_figure
 
 DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
@@ -31,77 +31,77 @@ def target_sections(summary: Summary, pictures: Pictures) -> Iterator[str]:
     yield section("Results of each value", _values(summary, rows))
     drawn = {row.role: _pooled_values(row) for row in rows}
     content = pictures.figure("estimates", lambda path: scatter_picture(drawn, path), "Estimates and true values")
-    yield section("Estimates", content + note(f"A point is a sample, of {_seeds(summary)}. Exact estimates lie on the line."))
+    remark = note(f"A point is a sample, of {seeds_text(summary)}. Exact estimates lie on the line.")
+    yield section("Estimates", content + remark)
 
 
 def _labels(summary: Summary, rows: Sequence[Row]) -> str:
-    found = {row.role: _pooled_labels(row) for row in rows}
-    first = next(iter(found.values()))
-    headings = ["label", "samples with it", *(f"{role}: {what}" for role in found for what in ("AP", "F1"))]
-    both = len(found) > 1 and {BASELINE, DISTILLED} <= set(found)
+    by_role = {row.role: _pooled_labels(row) for row in rows}
+    first = next(iter(by_role.values()))
+    headings = ["label", "samples with it", *(f"{role}: {what}" for role in by_role for what in ("AP", "F1"))]
+    both = {BASELINE, DISTILLED} <= set(by_role)
     lines = []
     for index, name in enumerate(summary.classes):
         count = int(first.told[:, index].sum())
         cells = [escape(name), f"{first.having[index]}{'' if count == first.n else f' of {count} known'}"]
-        for each in found.values():
-            cells += [_percent(each.by_output[index]), _percent(each.f1[index])]
+        for each in by_role.values():
+            cells += [percent(each.by_output[index]), percent(each.f1[index])]
         if both:
-            gain = found[DISTILLED].by_output[index] - found[BASELINE].by_output[index]
+            gain = by_role[DISTILLED].by_output[index] - by_role[BASELINE].by_output[index]
             cells.append("–" if np.isnan(gain) else f"{100 * gain:+.1f}")
         lines.append(("", cells))
-    remark = f"Average precision (AP) and F1 at a probability of 0.5, in %, over {_seeds(summary)}, of which all count samples."
+    seeds = seeds_text(summary)
+    remark = f"Average precision (AP) and F1 at a probability of 0.5, in %, over {seeds}, of which all count samples."
     return table([*headings, *(["gain in AP"] if both else [])], lines) + note(remark)
 
 
 def _calibration(summary: Summary, rows: Sequence[Row], pictures: Pictures) -> str:
     """Return the reliability of all labels and of the most frequent ones, and the calibration error of each."""
-    found = {row.role: _pooled_labels(row) for row in rows}
-    numbers: dict[str, dict[str, Reliability]] = {EVERY: {role: label_reliability(each) for role, each in found.items()}}
+    by_role = {row.role: _pooled_labels(row) for row in rows}
+    numbers: dict[str, dict[str, Reliability]] = {EVERY: {role: label_reliability(each) for role, each in by_role.items()}}
     for index, name in enumerate(summary.classes):
-        numbers[name] = {role: label_reliability(each, index) for role, each in found.items()}
-    frequent = np.argsort(-next(iter(found.values())).having, kind="stable")[:DRAWN].tolist()
+        numbers[name] = {role: label_reliability(each, index) for role, each in by_role.items()}
+    frequent = np.argsort(-next(iter(by_role.values())).having, kind="stable")[:DRAWN].tolist()
     names = [EVERY, *(summary.classes[index] for index in sorted(frequent))]
     drawn = {name: numbers[name] for name in names}
     content = pictures.figure("reliability", lambda path: label_reliability_picture(drawn, path), "Reliability diagrams")
-    lines = [("", [escape(name), *(_percent(each.error) for each in row.values())]) for name, row in numbers.items()]
+    lines = [("", [escape(name), *(percent(each.error) for each in row.values())]) for name, row in numbers.items()]
     less = f" Only the {DRAWN} most frequent labels are drawn." if len(summary.classes) > DRAWN else ""
     remark = note(
-        f"Share of samples that have a label, by its probability, over {_seeds(summary)}. A well calibrated model lies on the "
-        f"diagonal. ECE: expected calibration error, in %. Paler bars contain fewer predictions.{less}"
+        f"Share of samples that have a label, by its probability, over {seeds_text(summary)}. A well calibrated model lies on "
+        f"the diagonal. ECE: expected calibration error, in %. Paler bars contain fewer predictions.{less}"
     )
-    return content + table(["label", *(f"{role}: ECE" for role in found)], lines) + remark
+    return content + table(["label", *(f"{role}: ECE" for role in by_role)], lines) + remark
 
 
 def _values(summary: Summary, rows: Sequence[Row]) -> str:
-    found = {row.role: _pooled_values(row) for row in rows}
-    first = next(iter(found.values()))
+    by_role = {row.role: _pooled_values(row) for row in rows}
+    first = next(iter(by_role.values()))
     partly = not first.told.all()
-    headings = ["value", "unit", *(f"{role}: {what}" for role in found for what in ("MAE", "RMSE", "R²"))]
+    headings = ["value", "unit", *(f"{role}: {what}" for role in by_role for what in ("MAE", "RMSE", "R²"))]
     headings += ["samples of which it is known"] if partly else []
     units = summary.target.units or ("",) * len(summary.classes)
     lines = []
     for index, name in enumerate(summary.classes):
         cells = [escape(name), escape(units[index]) or "–"]
-        for each in found.values():
+        for each in by_role.values():
             cells += [_number(each.mae[index], ".4g"), _number(each.rmse[index], ".4g"), _number(each.r2[index], ".3f")]
         cells += [f"{first.having[index]} of {first.n}"] if partly else []
         lines.append(("", cells))
-    remark = (
-        f"MAE and RMSE in the unit of the value; lower is better. R²: 1 is exact, 0 a constant value. Over {_seeds(summary)}."
-    )
-    return table(headings, lines) + note(remark)
+    remark = "MAE and RMSE in the unit of the value; lower is better. R²: 1 is exact, 0 a constant value."
+    return table(headings, lines) + note(f"{remark} Over {seeds_text(summary)}.")
 
 
-def scatter_picture(found: dict[str, ValueEvaluation], path: Path) -> None:
+def scatter_picture(by_role: dict[str, ValueEvaluation], path: Path) -> None:
     """Draw estimates against true values, with one row per value and one column per participant."""
-    first = next(iter(found.values()))
+    first = next(iter(by_role.values()))
     units = first.target.units or ("",) * len(first.names)
-    figure = new_figure(3.6 * len(found), 3.4 * len(first.names))
-    places = figure.subplots(len(first.names), len(found), squeeze=False)
+    figure = new_figure(3.6 * len(by_role), 3.4 * len(first.names))
+    places = figure.subplots(len(first.names), len(by_role), squeeze=False)
     for index, (name, unit) in enumerate(zip(first.names, units, strict=True)):
-        every = np.concatenate([part[:, index] for each in found.values() for part in (each.labels, each.outputs)])
+        every = np.concatenate([part[:, index] for each in by_role.values() for part in (each.labels, each.outputs)])
         low, high = np.nanmin(every), np.nanmax(every)
-        for axes, (role, each) in zip(places[index], found.items(), strict=True):
+        for axes, (role, each) in zip(places[index], by_role.items(), strict=True):
             axes.plot((low, high), (low, high), "--", color=INK, linewidth=1)
             axes.plot(each.labels[:, index], each.outputs[:, index], "o", color=COLOURS[0], markersize=3, alpha=0.5)
             axes.set_title(f"{name}, {role}", loc="left", fontsize=10, fontweight="bold")
@@ -128,11 +128,3 @@ def _pooled_values(row: Row) -> ValueEvaluation:
 
 def _number(value: float, form: str) -> str:
     return "–" if np.isnan(value) else format(value, form)
-
-
-def _percent(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:.1f}"
-
-
-def _seeds(summary: Summary) -> str:
-    return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"

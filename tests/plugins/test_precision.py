@@ -9,9 +9,9 @@ import torch
 
 from kdcore import Batch, Example, LossContext, Outputs
 from kdcore.plugin.manager import plugin_manager
-from kdcore.testing.contexts import cast, mapped
 from kdcore.testing.fusions import bench as fusion_bench
 from kdcore.testing.gradients import gradients
+from kdcore.testing.loss_inputs import cast, mapped
 from kdcore.testing.losses import Bench
 from kdcore.testing.losses import bench as loss_bench
 from kdcore.testing.run import trials

@@ -102,7 +102,9 @@ def test_no_command_shows_the_help(words):
 
 
 @pytest.mark.parametrize("group", ["cache", "models", "recipes", "runs"])
-def test_a_group_without_a_command_lists(group):
+def test_a_group_without_a_command_lists(group, tmp_path, monkeypatch):
+    for name in ("KDCORE_CACHE", "KDCORE_RUNS"):  # what other tests write does not change between the two calls
+        monkeypatch.setenv(name, str(tmp_path / name))
     listed = typed(group)
     assert (listed.returncode, listed.stderr) == (0, "")
     assert listed.stdout == typed(group, "list").stdout

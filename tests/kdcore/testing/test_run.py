@@ -220,3 +220,31 @@ def test_what_was_installed_later_is_found_by_other_processes(tmp_path, monkeypa
     (tmp_path / "later_loss.py").write_text("from faulty_losses import Plain\n\n\nclass Later(Plain):\n    '''The same.'''\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert distributed("Later", "later_loss") == "passed"
+
+
+@pytest.mark.parametrize("case", [Case(warmup_steps=1), Case(random_per_sample=True)])
+def test_settings_of_losses_are_refused_for_other_kinds(case: Case):
+    with pytest.raises(PluginError, match="schedule 'PlainSchedule': only cases of losses may set warmup_steps or random_per"):
+        check_component(SCHEDULE, case)
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "said"),
+    [
+        ("Early", Case(warmup_steps=1), "its case sets warmup_steps=1, but a gradient reaches the student at once: remove it"),
+        ("Late", Case(warmup_steps=2), "no gradient reaches student.logits: after 2 warm-up steps"),
+        (
+            "NeverRandom",
+            Case(random_per_sample=True),
+            "random_per_sample, but its value does not depend on the seed: remove it",
+        ),
+        (
+            "MaskedInOrder",
+            Case(random_per_sample=True),
+            "its value changes with the order of samples: over 400 draws, the mean ",
+        ),
+    ],
+)
+def test_a_setting_that_is_not_true_is_a_failure(name: str, case: Case, said: str):
+    found = check_component(Entry("loss", name, "faulty", f"faulty_losses:{name}"), case)
+    assert any(said in each.message for each in found if each.status == "failed"), found

@@ -15,7 +15,7 @@ from kdcore_compare.comparability import IncomparableError
 from kdcore_compare.comparison import compare_sources
 from kdcore_compare.comparison_report import report_records, report_tables
 from kdcore_compare.selection import select
-from kdcore_compare.tables import Table, format_for, print_tables, render, to_latex, to_markdown, write_tables
+from kdcore_compare.tables import Output, Table, print_tables, render, to_latex, to_markdown
 
 ONE = {0: 10, 1: 12, 2: 11}
 
@@ -311,12 +311,12 @@ def test_what_a_narrow_terminal_goes_without_is_named(monkeypatch, capsys, width
 
 
 def test_what_a_files_ending_does_not_say_is_asked_for(tmp_path, capsys):
-    assert format_for("rich", tmp_path / "x.CSV") == "csv"
-    assert format_for("latex", tmp_path / "x.pdf") == "latex"
-    assert format_for("rich", None) == "rich"
+    assert Output("rich", tmp_path / "x.CSV").form == "csv"
+    assert Output("latex", tmp_path / "x.pdf").form == "latex"
+    assert Output("rich", None).form == "rich"
     for name in ("x.pdf", "x"):
         with pytest.raises(UsageError, match=r"suffix \(\.md, \.csv, \.tex, \.html\); use --format"):
-            write_tables([WIDE], [], "rich", tmp_path / name)
+            Output("rich", tmp_path / name).write([WIDE], [])
         assert not (tmp_path / name).exists()
 
 

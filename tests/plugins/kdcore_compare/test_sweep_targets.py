@@ -11,6 +11,7 @@ from window_targets import LABELS, VALUES, write_recipe
 
 from kdcore import METRICS, RunListener, Stage, StoppedError, Target, Training, read_run
 from kdcore_compare.sweep import sweep
+from kdcore_compare.tables import Output
 from kdcore_compare.trial_queue import TrialQueue
 from kdcore_compare.trials import PruningListener
 
@@ -31,7 +32,7 @@ def test_points_are_ranked_by_the_targets_metric(tmp_path, monkeypatch, capsys, 
     monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     rates = "training.optimizer.lr=0.0001,0.03"
-    sweep(write_recipe(tmp_path, kind, answers), [], [rates], output=tmp_path / "table.csv")
+    sweep(write_recipe(tmp_path, kind, answers), [], [rates], output=Output(path=tmp_path / "table.csv"))
     found = read(tmp_path / "table.csv")
     expected = {}
     for path in (tmp_path / "runs").glob("*/recipe.yaml"):
@@ -79,6 +80,11 @@ def test_a_metric_that_is_not_defined_fails_the_point(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labels = LABELS.copy()
     labels[36:42] = 0  # subject 6 validates
-    sweep(write_recipe(tmp_path, "labels", labels), ["seeds=[0]"], ["training.epochs=1"], output=tmp_path / "table.csv")
+    sweep(
+        write_recipe(tmp_path, "labels", labels),
+        ["seeds=[0]"],
+        ["training.epochs=1"],
+        output=Output(path=tmp_path / "table.csv"),
+    )
     found = read(tmp_path / "table.csv")
     assert [(each["validation_map"], each["state"]) for each in found] == [("", "fail")]

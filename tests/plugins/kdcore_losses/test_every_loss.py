@@ -17,7 +17,7 @@ from torch import Tensor
 from kdcore import Batch, Classifier, DistillationLoss, Example, LossContext, Outputs, RecipeError, load_recipe
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
-from kdcore.testing.contexts import MadeUpNetworks
+from kdcore.testing.loss_inputs import MadeUpNetworks
 from kdcore_losses.conformance import cases
 
 CLASSES = 5

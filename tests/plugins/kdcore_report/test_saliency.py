@@ -83,12 +83,12 @@ def test_pictures_of_everybody_are_in_the_report_and_with_mlflow(finished):
     client = MlflowClient(finished.run.recipe.tracking.uri)
     assert names <= {each.path.rpartition("/")[2] for each in client.list_artifacts(finished.made.run_ids["root"], "pictures")}
     for example in gather_examples(finished.run, 3, finished.outcomes):
-        assert [look.who for look in example.looks] == EVERYBODY
-        assert list(example.looks[0].maps) == ["class activation", "gsdm, block3"]
-        assert list(example.looks[2].maps) == ["class activation"]
-        for look in example.looks:
-            assert (look.said, look.right) == next(
-                (each.said, each.said == example.label) for each in example.answers if each.who == look.who
+        assert [look.participant for look in example.saliency] == EVERYBODY
+        assert list(example.saliency[0].maps) == ["class activation", "gsdm, block3"]
+        assert list(example.saliency[2].maps) == ["class activation"]
+        for look in example.saliency:
+            assert (look.prediction, look.correct) == next(
+                (each.text, each.text == example.label) for each in example.predictions if each.participant == look.participant
             )
             for places in look.maps.values():
                 assert places.min() >= 0
@@ -98,7 +98,7 @@ def test_pictures_of_everybody_are_in_the_report_and_with_mlflow(finished):
 
 def test_the_answer_explained_is_the_one_that_was_evaluated(finished):
     hook = Hook(lambda inputs: inputs.abs().mean(-3))
-    explainer(finished, hook).looks(5)
+    explainer(finished, hook).explain(5)
     assert [(name, shape[0]) for name, shape, _ in hook.asked] == [("acc", 2), ("gyro", 2), ("student", 1), ("student", 1)]
     distiller = restore_participants(finished.run, 3, "distilled")
     batch = finished.table.batch(finished.table.rows["test"][4:6], ["acc", "gyro"])
@@ -108,13 +108,13 @@ def test_the_answer_explained_is_the_one_that_was_evaluated(finished):
 
 
 def test_nobody_tells(finished):
-    assert all("places" not in look.maps for look in explainer(finished, Hook(lambda inputs: None)).looks(0))
+    assert all("places" not in look.maps for look in explainer(finished, Hook(lambda inputs: None)).explain(0))
 
 
 @pytest.mark.parametrize("tell", [lambda inputs: 1 / 0, lambda inputs: torch.ones(len(inputs), 2, 2, 2, 2)])
 def test_a_plugin_that_fails_costs_its_pictures_alone(finished, tell):
     with pytest.warns(UserWarning, match="no saliency map of acc"):
-        assert explainer(finished, Hook(tell)).looks(0) == []
+        assert explainer(finished, Hook(tell)).explain(0) == []
 
 
 def test_without_the_baselines_weights_the_rest_is_explained(finished, tmp_path):
@@ -125,5 +125,5 @@ def test_without_the_baselines_weights_the_rest_is_explained(finished, tmp_path)
     shutil.rmtree(copy / "baseline")
     hook = Hook(lambda inputs: inputs.abs().mean(-3))
     with pytest.warns(UserWarning, match="the baseline arm"):
-        found = Explainer(replace(finished.run, folder=copy, hook=hook), 3, finished.outcomes).looks(0)
-    assert [look.who for look in found] == [EVERYBODY[0], EVERYBODY[1], EVERYBODY[3]]
+        found = Explainer(replace(finished.run, folder=copy, hook=hook), 3, finished.outcomes).explain(0)
+    assert [look.participant for look in found] == [EVERYBODY[0], EVERYBODY[1], EVERYBODY[3]]

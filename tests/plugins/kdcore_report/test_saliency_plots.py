@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdcore_report.saliency_plots import Look, draw_looks, lit
+from kdcore_report.saliency_plots import Saliency, draw_saliency, lit
 
 
 def image(who="sensor", titles=("map",)):
     pixels = np.random.default_rng(0).normal(size=(3, 32, 32))
-    return Look(who, "wave", True, pixels, {title: np.eye(4) for title in titles})
+    return Saliency(who, "wave", True, pixels, {title: np.eye(4) for title in titles})
 
 
 def clip(frames, places):
-    return Look("camera", "punch", False, np.random.default_rng(0).normal(size=(frames, 3, 24, 36)), {"map": places})
+    return Saliency("camera", "punch", False, np.random.default_rng(0).normal(size=(frames, 3, 24, 36)), {"map": places})
 
 
 def test_a_lit_picture_keeps_its_size_and_what_is_not_lit():
@@ -42,14 +42,14 @@ def test_a_lit_picture_keeps_its_size_and_what_is_not_lit():
         [clip(1, np.ones((1, 3, 4))), image()],
         [clip(9, np.zeros((3, 4)))],  # one map for all frames
         [clip(4, np.ones((16, 3, 4)))],  # more moments than frames
-        [Look("dull", "wave", True, np.zeros((1, 32, 32)), {"map": np.zeros((2, 2))})],
+        [Saliency("dull", "wave", True, np.zeros((1, 32, 32)), {"map": np.zeros((2, 2))})],
     ],
     ids=["image", "images", "many maps", "clip", "frame", "still map", "finer in time", "flat"],
 )
 def test_every_kind_of_look_is_drawn(looks, tmp_path):
     from matplotlib.image import imread
 
-    draw_looks(looks, tmp_path / "looks.png")
+    draw_saliency(looks, tmp_path / "looks.png")
     assert np.isfinite(drawn := imread(tmp_path / "looks.png")).all()
     assert drawn[..., :3].std() > 0.01
 

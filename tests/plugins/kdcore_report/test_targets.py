@@ -54,7 +54,7 @@ def test_what_is_explained_is_the_logit_of_a_label_or_the_estimate_of_a_value(fi
     distiller = restore_participants(run, 0, "distilled")
     for index in range(4):
         asked.clear()
-        looks = Explainer(replace(run, hook=SimpleNamespace(explain=explain)), 0, outcomes).looks(index)
+        looks = Explainer(replace(run, hook=SimpleNamespace(explain=explain)), 0, outcomes).explain(index)
         row = run.table.rows["test"][index : index + 1]
         x = distiller.participant("student").input(run.table.batch(row, ["student"]).signals["student"]).detach()
         x.requires_grad_()
@@ -69,7 +69,7 @@ def test_what_is_explained_is_the_logit_of_a_label_or_the_estimate_of_a_value(fi
                 said = [(f"{'ab'[wanted[0]]} {100 * given[wanted[0]]:.0f} %, not predicted", None)]
         else:
             wanted, said = [0, 1], [(f"{'ab'[each]} {given[each]:.4g}", None) for each in (0, 1)]
-        assert [(each.said, each.right) for each in looks] == said
+        assert [(each.prediction, each.correct) for each in looks] == said
         for output, (value, slope) in zip(wanted, asked, strict=True):
             assert value == pytest.approx(logits[output].item(), rel=1e-4)
             [expected] = torch.autograd.grad(logits[output], x, retain_graph=True)
@@ -118,14 +118,14 @@ def test_what_distillation_changed_comes_first():
 def test_answers_in_words():
     several = InWords(["walk", "talk", "wave"], Target("labels"), np.array([1.0, 0.0, 1.0]))
     assert several.truth == "walk, wave"
-    answer = several.answer("student", np.array([0.9, 0.6, 0.2]))
-    assert (answer.said, answer.right, answer.number) == ("walk, talk", False, "walk 90.0, talk 60.0, wave 20.0")
-    assert several.answer("student", np.array([0.9, 0.1, 0.7])).right
+    answer = several.prediction("student", np.array([0.9, 0.6, 0.2]))
+    assert (answer.text, answer.correct, answer.number) == ("walk, talk", False, "walk 90.0, talk 60.0, wave 20.0")
+    assert several.prediction("student", np.array([0.9, 0.1, 0.7])).correct
     assert InWords(["walk"], Target("labels"), np.array([0.0])).truth == "none"
     partly = InWords(["walk", "talk", "wave"], Target("labels"), np.array([1.0, np.nan, 0.0]))
     assert partly.truth == "walk; talk unknown"
     assert InWords(["walk"], Target("labels"), np.array([np.nan])).truth == "none; walk unknown"
     pulse = InWords(["pulse", "speed"], Target("values", ("bpm", "")), np.array([60.0, 1.0]))
     assert pulse.truth == "pulse 60 bpm, speed 1"
-    answer = pulse.answer("student", np.array([62.5, 0.75]))
-    assert (answer.said, answer.right, answer.number) == ("pulse 62.5 bpm, speed 0.75", None, "+2.5, -0.25")
+    answer = pulse.prediction("student", np.array([62.5, 0.75]))
+    assert (answer.text, answer.correct, answer.number) == ("pulse 62.5 bpm, speed 0.75", None, "+2.5, -0.25")

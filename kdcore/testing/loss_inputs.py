@@ -50,9 +50,9 @@ class MadeUpNetworks:
     def input(self, name: str, batch: Batch) -> Tensor:
         """The input of a participant."""
         self._of(name)
-        found = batch.signals[name or "student"]
-        assert isinstance(found, Tensor)
-        return found
+        signal = batch.signals[name or "student"]
+        assert isinstance(signal, Tensor)
+        return signal
 
     def axes(self, name: str) -> tuple[str, ...]:
         """The axes of all inputs."""
@@ -98,10 +98,13 @@ def _given(tap: str, side: str, given: Mapping[str, Shape]) -> Shape:
     return tuple(given.get(f"{side}/{tap}", given.get(tap, ())))
 
 
-def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0, target: TargetKind = "classes") -> LossContext:
+def context(
+    needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0, target: TargetKind = "classes", epoch: int = 0
+) -> LossContext:
     """Return a context with random outputs in float64. Those of the student require a gradient.
 
-    It contains only what the loss declares, so that use of undeclared labels, taps or embeddings is detected.
+    It contains only what the loss declares, so that use of undeclared labels, taps or embeddings is detected. In its progress,
+    an epoch has one step.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -111,31 +114,31 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
     def outputs(taps: Mapping[str, Shape], rows: int) -> Outputs:
         return Outputs(2 * draw(rows, CLASSES), {tap: draw(rows, *shape) for tap, shape in taps.items()})
 
-    def classified(found: Outputs) -> Outputs:
+    def classified(unclassified: Outputs) -> Outputs:
         """Return outputs whose logits are computed by a classifier from the first tap, averaged over positions."""
-        pooled = [mean_over_positions(x) for x in found.features.values()]
+        pooled = [mean_over_positions(x) for x in unclassified.features.values()]
         classifier = Classifier(draw(CLASSES, pooled[0].shape[1] if pooled else WIDTH), draw(CLASSES))
-        logits = pooled[0] @ classifier.weight.T + classifier.bias if pooled else found.logits
-        return replace(found, logits=logits, classifier=classifier)
+        logits = pooled[0] @ classifier.weight.T + classifier.bias if pooled else unclassified.logits
+        return replace(unclassified, logits=logits, classifier=classifier)
 
-    def participant(taps: Mapping[str, Shape], blank: int) -> Outputs:
-        found = replace(outputs(taps, samples), ablated=outputs(taps, blank) if needs.ablated else None)
-        return classified(found) if needs.classifiers else found
+    def participant(taps: Mapping[str, Shape], ablated_rows: int) -> Outputs:
+        drawn = replace(outputs(taps, samples), ablated=outputs(taps, ablated_rows) if needs.ablated else None)
+        return classified(drawn) if needs.classifiers else drawn
 
     of_peers = {**shapes.student, **{tap: shapes.student.get(tap, (WIDTH,)) for tap in needs.peer_taps}}
-    found = LossContext(
+    ctx = LossContext(
         participant(shapes.student, samples if needs.ablated == "mixed" else 1),
         {f"teacher{n}": participant(shapes.teacher, 1) for n in range(needs.teachers)},
         replace(_batch(samples, labelled=bool(needs.labels), target=target), signals=signals(needs, samples, draw)),
         {f"peer{n}": participant(of_peers, 1) for n in range(needs.peers)},
         draw(CLASSES, WIDTH) if needs.class_embeddings else None,
-        Progress("student", 0, 0, 10),
+        Progress("student", epoch, epoch, epoch + 10),
     )
     if needs.labels == "optional" and target == "classes" and samples > 1:
-        found = replace(found, batch=found.batch.with_labels(found.labels.index_fill(0, torch.tensor([samples - 1]), -1)))
+        ctx = replace(ctx, batch=ctx.batch.with_labels(ctx.labels.index_fill(0, torch.tensor([samples - 1]), -1)))
     if needs.forward_passes:
-        found = replace(found, networks=MadeUpNetworks(found.student, {}, needs.forward_passes == "student"))
-    return learning(found)
+        ctx = replace(ctx, networks=MadeUpNetworks(ctx.student, {}, needs.forward_passes == "student"))
+    return learning(ctx)
 
 
 def signals(needs: Needs, samples: int, draw: Callable[..., Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from kdcore.recipe.yaml import Node, Steps, dotted
 from kdcore.suggestions import did_you_mean
 
 
-def written_out(root: Node, problems: list[Problem]) -> Node:
+def expand_like_and_copies(root: Node, problems: list[Problem]) -> Node:
     """Expand every ``like`` and ``copies`` of a recipe."""
     resolved = _Likes(root, problems).resolve()
     student = resolved.get("student")
@@ -19,14 +19,12 @@ def written_out(root: Node, problems: list[Problem]) -> Node:
         return resolved
     single = _without(student, "copies")
     if type(copies.value) is not int or not 1 <= copies.value <= 100:
-        problems.append(
-            Problem("student.copies", f"must be a whole number from 1 to 100, not {copies.value!r}", copies.file, copies.line)
-        )
+        what = f"must be a whole number from 1 to 100, not {copies.value!r}"
+        problems.append(Problem("student.copies", what, copies.file, copies.line))
         return resolved.replaced({**resolved.value, "student": single})
-    named = {f"student-{number}": single for number in range(1, copies.value + 1)}
-    others = resolved.get("students")
-    students = student.replaced({**(others.value if others and others.is_mapping else {}), **named})
-    return resolved.replaced({key: each for key, each in resolved.value.items() if key != "student"} | {"students": students})
+    numbered = {f"student-{number}": single for number in range(1, copies.value + 1)}
+    students = student.replaced({**_mapping(resolved.get("students")), **numbered})
+    return resolved.replaced({**_without(resolved, "student").value, "students": students})
 
 
 class _Likes:
@@ -35,13 +33,13 @@ class _Likes:
     def __init__(self, root: Node, problems: list[Problem]):
         self.root, self.problems = root, problems
         self.circles: dict[frozenset[str], tuple[Node, str]] = {}
-        student = root.get("student")
-        self.paths: dict[str, Steps] = {name: ("students", name) for name in _mapping(root.get("students"))}
-        self.paths |= {"student": ("student",)} if student else {}
-        self.paths |= {name: ("teachers", name) for name in _mapping(root.get("teachers"))}
-        self.nodes = {name: _at(root, path) for name, path in self.paths.items()}
+        self.participants: dict[str, tuple[Steps, Node]] = {}
+        self.participants |= {name: (("students", name), node) for name, node in _mapping(root.get("students")).items()}
+        self.participants |= {"student": (("student",), student)} if (student := root.get("student")) else {}
+        self.participants |= {name: (("teachers", name), node) for name, node in _mapping(root.get("teachers")).items()}
 
     def resolve(self) -> Node:
+        """Return the recipe without ``like``."""
         top = dict(self.root.value)
         for group in ("teachers", "students"):
             if members := _mapping(top.get(group)):
@@ -58,15 +56,16 @@ class _Likes:
         own = _without(node, "like")
         if like.value is None:
             return own
-        if not isinstance(like.value, str) or like.value not in self.nodes:
-            hint = did_you_mean(str(like.plain()), self.nodes, "participants")
+        if not isinstance(like.value, str) or like.value not in self.participants:
+            hint = did_you_mean(str(like.plain()), self.participants, "participants")
             self._problem(path, like, f"there is no participant {like.plain()!r}", hint)
             return own
         if like.value in chain:
             self._circle(path, like, chain[chain.index(like.value) :])
             return own
-        other = self._expanded(self.nodes[like.value], self.paths[like.value], (*chain, like.value))
-        return merge(_without(other, "copies"), own)
+        other_path, other = self.participants[like.value]
+        expanded = self._expanded(other, other_path, (*chain, like.value))
+        return merge(_without(expanded, "copies"), own)
 
     def _circle(self, path: Steps, like: Node, members: tuple[str, ...]) -> None:
         """Report a circle once, at its first member, and no missing keys of its members."""
@@ -81,12 +80,6 @@ class _Likes:
 
 def _mapping(node: Node | None) -> Mapping[str, Node]:
     return node.value if node and node.is_mapping else {}
-
-
-def _at(root: Node, path: Steps) -> Node:
-    for step in path:
-        root = root.value[step]
-    return root
 
 
 def _without(node: Node, key: str) -> Node:
