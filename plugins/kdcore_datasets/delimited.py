@@ -8,10 +8,10 @@ import gzip
 import io
 import lzma
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
@@ -126,7 +126,8 @@ def read_numbers(
     if len(bad):
         row, column = bad[0].tolist()
         line, cells = next(islice(_lines(path, layout), first + row + layout.header, None))
-        what = _fault(line, cells, dict(zip(_numbers(path, columns, layout), columns, strict=True)), layout)
+        by_number = dict(zip(_numbers(path, columns, layout), columns, strict=True))
+        what = cell_fault(line, cells, by_number, layout, partial(_advice, layout=layout), _other_delimiter(cells, layout))
         what = what or (
             f"line {line}: column {columns[column]!r} is {values[first + row, column]:g}, "
             f"not a finite number up to {LARGEST:g} ({len(bad)} such cells)"
@@ -282,13 +283,29 @@ def _lines(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
 
 
-def _fault(line: int, cells: Sequence[str], columns: Mapping[int, Column], layout: TextLayout) -> str:
-    """Return why a line's cells are not numbers, or an empty string if they are."""
+def cell_fault(
+    line: int,
+    cells: Sequence[str],
+    columns: Mapping[int, Column],
+    layout: TextLayout,
+    advice: Callable[[str], str],
+    row_advice: str = "",
+) -> str:
+    """Return why a line's cells are not numbers; empty if they are numbers.
+
+    Args:
+        line: Number of the line.
+        cells: Cells of the line.
+        columns: Index of a column in the line → its name or number.
+        layout: Format of the line.
+        advice: Cell → hint to add to the message about it.
+        row_advice: Hint to add if the line has too few cells.
+    """
     for number, column in columns.items():
         if number >= len(cells):
-            return f"line {line} has {len(cells)} column(s), none for {column!r}{_other_delimiter(cells, layout)}"
+            return f"line {line} has {len(cells)} column(s), none for {column!r}{row_advice}"
         if layout.number(cells[number]) is None:
-            return f"line {line}: column {column!r} is {cells[number]!r}, not a number{_advice(cells[number], layout)}"
+            return f"line {line}: column {column!r} is {cells[number]!r}, not a number{advice(cells[number])}"
     return ""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from kdcore import DataError
-from kdcore_datasets.delimited import TextLayout
+from kdcore_datasets.delimited import TextLayout, cell_fault
 
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+\s*")
 
@@ -62,25 +63,9 @@ def parse_columns(
     except ValueError as error:
         titles = {column: names[column] if names else str(column) for column in columns}
         for number, line in rows:
-            if fault := cell_fault(cells_of(line, layout), titles, layout):
-                raise DataError(f"line {number}: {fault}") from error
+            if fault := cell_fault(number, cells_of(line, layout), titles, layout, partial(advice, layout=layout)):
+                raise DataError(fault) from error
         raise DataError(str(error)) from error
-
-
-def cell_fault(cells: Sequence[str], columns: Mapping[int, str], layout: TextLayout) -> str:
-    """Return why a row's cells are not numbers, with the option that may help; empty if they are numbers.
-
-    Args:
-        cells: Cells of the row.
-        columns: Column index → name.
-        layout: Layout of the line.
-    """
-    for number, name in columns.items():
-        if number >= len(cells):
-            return f"has {len(cells)} column(s), none for {name!r}"
-        if layout.number(cells[number]) is None:
-            return f"column {name!r} is {cells[number]!r}, not a number{_advice(cells[number], layout.decimal)}"
-    return ""
 
 
 def has_extra_cells(cells: Sequence[str], width: int) -> bool:
@@ -97,9 +82,10 @@ def _longer_rows(rows: Sequence[tuple[int, str]], layout: TextLayout, width: int
                 yield number, cells
 
 
-def _advice(cell: str, decimal: str) -> str:
-    if decimal == "." and _DECIMAL_COMMA.fullmatch(cell):
+def advice(cell: str, layout: TextLayout) -> str:
+    """Return a hint for a cell that is not a number: an option of ``kdcore predict``, or what to do with the file."""
+    if layout.decimal == "." and _DECIMAL_COMMA.fullmatch(cell):
         return "; are these decimal commas? pass --decimal ,"
-    if decimal == "," and "." in cell:
+    if layout.decimal == "," and "." in cell:
         return "; the decimal mark is ',', and a point may separate thousands"
     return "; fill or leave out missing values first" if cell in ("", "?", "NA", "N/A", "null", "None") else ""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdcore import DataError, PlainRecording, RecordingForm, Signal
+from kdcore_datasets.delimited import cell_fault
 from kdcore_datasets.named_channels import Columns, check_clock, choose_columns, factor_of, is_time, note_unused, refuse_clock
-from kdcore_datasets.number_text import cell_fault, cells_of, has_extra_cells, layout_of, parse_columns
+from kdcore_datasets.number_text import advice, cells_of, has_extra_cells, layout_of, parse_columns
 from kdcore_datasets.parquet_tables import column_names, read_measurements
 
 TEXTS = (".csv", ".txt", ".tsv")
@@ -68,9 +71,9 @@ class Table(PlainRecording):
         self.names, self.width = tuple(names), width
         self.time = next(filter(is_time, names), "")
 
+    @abstractmethod
     def read(self, columns: Sequence[int]) -> np.ndarray:
         """Read the numbers in `columns`, (rows, columns) float64."""
-        raise NotImplementedError
 
     def columns_for(self, form: RecordingForm) -> Columns:
         """Select the columns with the channels of a modality."""
@@ -150,8 +153,8 @@ class TextTable(Table):
             cells = cells_of(line, self.layout)
             if has_extra_cells(cells, self.width):
                 raise DataError(f"line {number} has {len(cells)} columns, and the first line {self.width}")
-            if fault := cell_fault(cells, titles, self.layout):
-                raise DataError(f"line {number}: {fault}")
+            if fault := cell_fault(number, cells, titles, self.layout, partial(advice, layout=self.layout)):
+                raise DataError(fault)
             values = [self.layout.number(cells[each]) or 0.0 for each in columns.numbers]
             yield np.array([values]) * columns.factors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulty_data
 import faulty_encoders
+import faulty_loss_cases
 import faulty_loss_state
 import faulty_losses
 import faulty_plans
@@ -15,7 +16,15 @@ from faults import SPECIMENS, Specimen
 from kdcore.plugin.registry import KINDS
 from kdcore.testing import check_component, checks_of
 
-MODULES = (faulty_data, faulty_encoders, faulty_loss_state, faulty_losses, faulty_plans, faulty_transforms)
+MODULES = (
+    faulty_data,
+    faulty_encoders,
+    faulty_loss_cases,
+    faulty_loss_state,
+    faulty_losses,
+    faulty_plans,
+    faulty_transforms,
+)
 ON_GPU = set() if torch.cuda.is_available() else {"devices_agree"}
 """Checks that find nothing on this machine."""
 

@@ -87,7 +87,7 @@ def test_more_cells_than_names_are_refused():
     ("row", "said"),
     [
         ("1,?,3", r"line 3: column 'y' is '\?', not a number; fill or leave out missing values first"),
-        ("1,2", r"line 3: has 2 column\(s\), none for 'z'"),
+        ("1,2", r"line 3 has 2 column\(s\), none for 'z'"),
         ("1,two,3", "line 3: column 'y' is 'two', not a number$"),
     ],
 )
