@@ -193,18 +193,16 @@ class StageStep(nn.Module):
             TrainingError: If the loss returns anything but a scalar.
         """
         parts = label_parts(self._mixing, term.loss.needs, context)
-        if len(parts) == 1:
-            return self._value(term, parts[0][1])
-        return torch.stack([share * self._value(term, part) for share, part in parts]).sum()
-
-    def _value(self, term: StepTerm, context: LossContext) -> Tensor:
-        logits = context.student.logits
-        if logits.shape[0] == 0:
-            return logits.sum() * 0.0
-        value = term.loss(context)
-        if wrong := not_a_scalar(value, logits):
-            raise TrainingError(f"{self._describe(term)}: {wrong}")
-        return value
+        values = []
+        for _, part in parts:
+            logits = part.student.logits
+            value = term.loss(part) if logits.shape[0] else logits.sum() * 0.0
+            if wrong := not_a_scalar(value, logits):
+                raise TrainingError(f"{self._describe(term)}: {wrong}")
+            values.append(value)
+        if len(values) == 1:
+            return values[0]
+        return torch.stack([share * value for (share, _), value in zip(parts, values, strict=True)]).sum()
 
     def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
         """True if a batch has no sample for a term. MGDA would take its gradient of 0 for a stationary point."""
