@@ -58,6 +58,27 @@ def test_a_file_lists_the_samples_that_its_networks_were_trained_on(folds, tmp_p
     assert all(type(key) is SampleKey for key in load_outputs(tmp_path / "one.npz").trained_on)
 
 
+def test_what_the_teacher_of_a_teacher_was_trained_on_counts(new_home, tmp_path):
+    """The student learns from an assistant, and the assistant from a teacher that is trained on other subjects."""
+    home = new_home(
+        seeds=[0],
+        baseline=False,
+        schedule=None,
+        training={"epochs": 1},
+        data={
+            "dataset": {"name": "synthetic-motion", "subjects": 3, "trials": 3, "actions": ["wave", "punch", "sit down"]},
+            "protocol": {"name": "disjoint-subjects", "teacher_subjects": [1], "student_subjects": [2], "test_subjects": [3]},
+            "batch_size": 3,
+        },
+    )
+    soft = "losses: [cross-entropy, {name: soft-target, temperature: 4}]"
+    assistant = f"{{like: skeleton, split: train, learns_from: [skeleton], {soft}}}"
+    words = ["teachers.skeleton.split=teacher", f"teachers.assistant={assistant}", "student.learns_from=[assistant]"]
+    assert home.run(*words) == 0, home.said()
+    store_outputs(home.runs[0], "student", tmp_path / "out.npz")
+    assert {key.subject for key in load_outputs(tmp_path / "out.npz").trained_on} == {"1", "2"}
+
+
 class Said(RunListener):
     """The lines of a run."""
 

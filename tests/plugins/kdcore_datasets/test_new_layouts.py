@@ -107,7 +107,15 @@ def test_several_recordings_in_a_file_are_kept_apart(tmp_path, capsys, told):
 
 @pytest.mark.parametrize(
     ("name", "unit"),
-    [("Acc X (g)", "g"), ("acc [m/s²]", "m/s^2"), ("gyr_x (°/s)", "deg/s"), ("t [µs]", "us"), ("x", ""), ("x (left)", "")],
+    [
+        ("Acc X (g)", "g"),
+        ("acc [m/s²]", "m/s^2"),
+        ("gyr_x (°/s)", "deg/s"),
+        ("Gyr X (DPS)", "deg/s"),
+        ("t [µs]", "us"),
+        ("x", ""),
+        ("x (left)", ""),
+    ],
 )
 def test_units_in_names_of_columns(name, unit):
     assert unit_in(name) == unit

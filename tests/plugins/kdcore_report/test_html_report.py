@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from summaries import summary
 
+from kdcore import Modality, Signal
 from kdcore.runs.metrics import evaluate
 from kdcore.runs.summary import Row
+from kdcore_report.examples import Example
 from kdcore_report.html_report import write_page
 
 CURVES = {"Loss": {"seed 0": [(0, 1.0), (1, 0.5)]}, "Nothing": {}}
@@ -113,3 +115,16 @@ def test_the_gain_by_subject_stands_below_the_answer(tmp_path, figures):
     write_page(tmp_path / "report.html", summary(by_subject=by_subject))
     said = "+1.0 points of accuracy. The interval above reflects the variation between seeds, this one between people."
     assert said in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_dark_mode_changes_the_colours_of_plots_only(tmp_path):
+    """Frames, encoder inputs and saliency maps keep theirs."""
+    film = Modality("film", ("time", "height", "width", "channel"), ("time", "channel", "height", "width"), "0..255", 10.0)
+    wrist = Modality("wrist", ("time", "channel"), ("channel", "time"), "m/s^2", 10.0)
+    frames, samples = Signal(np.zeros((3, 8, 8, 3), np.uint8), 10.0), Signal(np.zeros((20, 3)), 10.0)
+    recordings = {"film": (film, frames), "wrist": (wrist, samples)}
+    example = Example("subject 1", "wave", "correct", [], recordings, {"fields": np.zeros((3, 8, 8))})
+    write_page(tmp_path / "report.html", summary(), {}, examples=[example])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    kind = {title: each for each, title in re.findall(r'<img class="(\w+)[^"]*" alt="([^",]*)', text)}
+    assert (kind["film"], kind["wrist"], kind["input of fields"]) == ("photograph", "plot", "photograph")
