@@ -164,7 +164,7 @@ def _channels(name: str, columns: Sequence[str], spec: Modality, others: Collect
             return list(spec.channels)
         channels, listed = ", ".join(spec.channels), ", ".join(chosen) or "none"
         if len(chosen) == len(spec.channels):
-            raise DataError(f"{name}: which of the columns {listed} is which of the channels {channels}? Rename them")
+            raise DataError(f"{name}: cannot assign the columns {listed} to the channels {channels}; rename the columns")
         raise DataError(
             f"{name} has the channels {channels}, but the table has the columns {listed}; name its columns like the channels"
         )

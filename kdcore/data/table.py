@@ -75,7 +75,7 @@ class Table:
             raise TrainingError(f"training is not allowed on the {split} split")
         if split not in self.rows:
             names = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
-            raise TrainingError(f"there is no split {split!r} to learn from; there are {names} ({self.splits.rule})")
+            raise TrainingError(f"there is no split {split!r} to train on (available: {names}; {self.splits.rule})")
         rows, learners = self.rows[split], list(learners)
         if not learners or any(name not in self.present for name in learners):
             return rows
