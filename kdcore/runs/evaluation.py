@@ -161,7 +161,7 @@ class _Predictions(NamedTuple):
     Args:
         outputs: (n, classes) probabilities or values.
         rows: (n,) rows of the samples in the run's results.
-        labels: Row → label that the dataset has now.
+        labels: Row → current label in the dataset.
     """
 
     outputs: np.ndarray
