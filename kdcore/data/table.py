@@ -127,7 +127,7 @@ class Table:
         return None if mask is None or bool(mask.all()) else mask
 
     def unknown_labels(self, count: int) -> Tensor:
-        """Labels of `count` samples of which nothing is known: -1 (count,) for classes, else NaN (count, names)."""
+        """Return labels of `count` samples without known labels: -1 (count,) for classes, else NaN (count, names)."""
         if self.target.kind == "classes":
             return torch.full((count,), -1, device=self.labels.device)
         return torch.full((count, len(self.classes)), torch.nan, device=self.labels.device)

@@ -92,7 +92,7 @@ def _unpaired_runs(comparison: Comparison) -> list[str]:
 
 
 def _different_versions(entries: Sequence[Entry]) -> list[str]:
-    """Return a note for each package of which the runs used different versions."""
+    """Return a note for each package with different versions in the runs."""
     versions: dict[str, dict[str, None]] = {}
     for facts in (facts for each in entries for facts in each.facts):
         for name, version in facts.versions.items():
