@@ -39,11 +39,11 @@ def warn(message: str, category: type[Warning] = UserWarning, kind: str = "") ->
 
 
 @contextmanager
-def counted(things: str) -> Iterator[None]:
+def counted(items: str) -> Iterator[None]:
     """Collect the warnings in this context, and report each kind once at its end, with the number of occurrences.
 
     Args:
-        things: What a warning is about, in the plural, such as ``recordings``.
+        items: Plural noun for the counted objects, such as ``recordings``.
     """
     counts: _Counts = {}
     token = _collected.set(counts)
@@ -52,7 +52,7 @@ def counted(things: str) -> Iterator[None]:
     finally:
         _collected.reset(token)
         for message, category, count in counts.values():
-            warn(f"{message} ({count} {things})" if count > 1 else message, category)
+            warn(f"{message} ({count} {items})" if count > 1 else message, category)
 
 
 def _users_frame() -> FrameType:

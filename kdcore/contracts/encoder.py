@@ -17,8 +17,8 @@ class Encoder(nn.Module):
 
     kdcore passes the constructor parameters ``num_classes`` (int) and ``in_shape`` (tuple without the batch axis); all other
     parameters are options of the recipe. Any `torch.nn.Module` with such a constructor can be an encoder; this base class adds
-    `stages`, which some fusions require. A constructor with a parameter ``class_embeddings`` gets those of the recipe,
-    (classes, D), and registers them as a buffer of that name.
+    `stages`, which some fusions require. If the constructor has a parameter ``class_embeddings``, it receives those of
+    the recipe, (classes, D). Register them as a buffer of that name.
 
     An option `pretrained`, and options that are paths, are taken as sources of initial weights. They are ignored when a trained
     student is loaded.

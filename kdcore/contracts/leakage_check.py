@@ -1,4 +1,4 @@
-"""Base class of searches for copies of recordings in several splits."""
+"""Base class of searches for copies of test recordings in other splits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kdcore.contracts.protocol import Splits
 
 
 class LeakageCheck(ABC):
-    """A search for test recordings of which another split has a copy that differs in some values.
+    """Search for copies of test recordings in other splits.
 
-    Each recording is summarised once, when its data are prepared; the summaries are cached with the data. The search itself
-    runs before each training. kdcore finds recordings with equal values without such a check.
+    Each recording is summarised once, when its data are prepared; the summaries are cached with the data. The search
+    runs before each training. kdcore itself finds recordings with equal values; a check finds copies that differ.
 
     Attributes:
         name: Name under which summaries are cached; unique among all checks.
@@ -27,9 +27,9 @@ class LeakageCheck(ABC):
 
     @abstractmethod
     def summary(self, signal: Signal) -> str:
-        """Return a short text by which copies are recognised; empty for a recording that is not to be compared.
+        """Return a short text that `findings` compares; empty to leave out the recording.
 
-        Called in processes that read recordings, which load no torch. Not called for constant and very short recordings.
+        Called in processes that read recordings and do not import torch. Not called for constant or very short recordings.
         """
 
     @abstractmethod
@@ -40,11 +40,11 @@ class LeakageCheck(ABC):
         contents: Mapping[str, Mapping[SampleKey, str]],
         read: Callable[[Sample, str], Signal],
     ) -> list[str]:
-        """Return one line per copy that was found.
+        """Return a one-line message for each copy.
 
         Args:
             splits: Samples of each split.
-            summaries: Modality → sample → summary; without empty summaries.
-            contents: Modality → sample → hash of the recorded values. Equal recordings are reported already.
+            summaries: Modality → sample key → summary, without empty summaries.
+            contents: Modality → sample key → hash of the values. kdcore itself reports equal recordings.
             read: ``read(sample, modality)`` reads a recording.
         """

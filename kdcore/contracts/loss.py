@@ -33,7 +33,7 @@ class Example:
         num_samples: Number of rows of the table, for a memory of samples: each of `Batch.rows` is smaller. 0 if unknown.
         input_shapes: Participant → shape of its network's input, without the batch axis; the learner is ``""``. See
             `input_shape`.
-        keys: Keys of the samples that the learner is trained on, for example to count its subjects; empty if unknown.
+        keys: Sample keys of the learner's training samples, for example to count subjects; empty if unknown.
     """
 
     student: Outputs

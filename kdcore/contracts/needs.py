@@ -25,8 +25,8 @@ class Needs:
             for its teachers and peers, too. Requires a single process, and excludes ``data.mix``.
         classifiers: Reads `Outputs.classifier` of the learner and its sources. A network whose logits are not the output of a
             linear layer is refused.
-        every_class: Reads the logits of all of the run's classes, even of a teacher that knows only some: the other logits are
-            minus infinity. By default, a term is computed among the classes that all of its networks know.
+        every_class: Reads the logits of all classes of the run. The logits of a teacher are minus infinity for classes that it
+            lacks. By default, a term is computed among the classes that all of its networks know.
         baseline: Whether the term belongs to the baseline's objective. Set it to False for distillation that needs neither
             teachers nor peers, such as self-distillation.
     """

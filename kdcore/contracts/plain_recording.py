@@ -1,4 +1,4 @@
-"""Plain recordings: files, streams and data frames that belong to no dataset, which plugins read for prediction."""
+"""Recordings that belong to no dataset: files, streams and data frames that plugins read for prediction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RecordingForm:
     Args:
         modality: Modality of the recording.
         rate: Sampling rate in Hz.
-        units: Unit of values whose source states none. Default: the unit of the modality.
+        units: Unit of the values if the source does not state it. Default: the unit of the modality.
         channels: Number of channels, if `modality` does not name them.
     """
 
@@ -31,7 +31,7 @@ class RecordingForm:
 class PlainRecording(ABC):
     """A recording that belongs to no dataset. A plugin returns one from the hook ``open_recording``.
 
-    Errors do not name the source; the caller adds it.
+    Error messages do not name the source; kdcore adds it.
 
     Attributes:
         names: Column names; empty if there are none.
@@ -43,16 +43,18 @@ class PlainRecording(ABC):
 
     @abstractmethod
     def signal(self, form: RecordingForm) -> Signal:
-        """Read the recording in the units and the order of channels of the modality.
+        """Read the recording. Values have the units and the channel order of the modality.
 
         Raises:
             DataError: If it cannot be read, or does not match the modality.
         """
 
     def blocks(self, form: RecordingForm) -> Iterator[np.ndarray]:
-        """Yield samples (T, …) as they arrive. Streams override this; by default, all samples are one block.
+        """Yield blocks of time steps, (T, …), as they arrive.
+
+        By default, the whole recording is one block. Override this method for streams.
 
         Raises:
-            DataError: As `signal`.
+            DataError: See `signal`.
         """
         yield self.signal(form).values

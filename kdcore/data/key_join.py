@@ -54,7 +54,7 @@ class KeyJoin:
             self._having[modality] = np.fromiter((modality in each.sources for each in self.samples), bool, len(self.samples))
         return self._having[modality]
 
-    def having(self, modality: str) -> Positions:
+    def positions_with(self, modality: str) -> Positions:
         """The positions of the samples that have a modality."""
         return np.flatnonzero(self._has(modality))
 
@@ -143,7 +143,7 @@ class JoinedRows:
 
     def codes(self, column: Column, modality: str) -> Positions:
         """The codes of a column's rows, in ascending order."""
-        return self.join.having(modality)[column.recorded] * self.width + column.windows
+        return self.join.positions_with(modality)[column.recorded] * self.width + column.windows
 
     def present(self, column: Column, modality: str) -> NDArray[np.bool_]:
         """(N,) whether a column has each row."""

@@ -84,7 +84,7 @@ def label_warnings(
     of_class = torch.bincount(training[training >= 0], minlength=len(classes))
     tested = torch.bincount(labels[rows_by_split["test"]].clamp_min(-1) + 1, minlength=len(classes) + 1)[1:]
     untrained = [repr(name) for name, n, m in zip(classes, of_class.tolist(), tested.tolist(), strict=True) if m and not n]
-    return [*warnings, *([f"tested and without a labelled training sample: {', '.join(untrained)}"] if untrained else [])]
+    return [*warnings, *([f"tested without a labelled training sample: {', '.join(untrained)}"] if untrained else [])]
 
 
 def _is_share(labels: object) -> bool:

@@ -18,12 +18,12 @@ from kdcore.errors import PluginError
 from kdcore.plugin.manager import plugin_manager
 
 SHORTEST = 8
-"""Minimum number of time steps of recordings that count as copies if they are equal."""
+"""Minimum number of time steps of recordings that are compared by value."""
 
 NOT_SEARCHED = "recordings were not searched for near copies: no installed plugin has a leakage check; 'inspect' has two"
 
 _FRACTION = re.compile(r"(?<![\w.])(-?\d+)\.0+(?![\w.])")
-"""Whole numbers as tables write them: ``1.0``."""
+"""Whole numbers with a decimal point, as tables write them: ``1.0``."""
 
 _TOKEN = re.compile(r"(?<!\w)-\d+|\d+|[^\W\d_]+|[^\w\s-]")
 
@@ -50,7 +50,7 @@ def audit(splits: Splits) -> list[str]:
 
 
 def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of names that differ only in case, spaces, ``-``, ``_``, zeros (``1``, ``01``, ``1.0``) or Unicode form.
+    """Return groups of names that differ only in case, spaces, ``-``, ``_``, zeros (``1``, ``01``, ``1.0``) or Unicode form.
 
     ``True`` is equal to 1, and ``False`` to 0.
     """
@@ -61,7 +61,7 @@ def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _plain(name: str) -> str:
-    """The name without what people write differently from file to file."""
+    """Normalise a name: case, spaces, ``-``, ``_``, zeros and Unicode form."""
     name = unicodedata.normalize("NFKC", name).casefold()
     name = "".join(each for each in name if unicodedata.category(each) != "Cf")  # zero-width characters
     name = {"true": "1", "false": "0"}.get(name.strip(), name)
@@ -84,7 +84,7 @@ def leakage_checks() -> list[LeakageCheck]:
 
 
 def content_hash(signal: Signal) -> str:
-    """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
+    """Return a hash of a recording's values; empty if it is constant or shorter than `SHORTEST`."""
     values = np.ascontiguousarray(signal.values)
     if len(values) < SHORTEST or (values == values[:1]).all():
         return ""
@@ -97,7 +97,7 @@ class RecordingAudit:
     """Search for recordings that are in several splits under different keys.
 
     Args:
-        checks: Checks of plugins, which find copies that differ in some values.
+        checks: Checks of plugins, which find copies whose values differ.
         read: ``read(sample, modality)`` reads a recording.
     """
 
@@ -112,7 +112,7 @@ class RecordingAudit:
         self.add_summarised(key, modality, content, summaries)
 
     def add_summarised(self, key: SampleKey, modality: str, content: str, summaries: Mapping[str, str]) -> None:
-        """Add a recording, given what `summarise` has returned for it."""
+        """Add a recording, given its hash and summaries from `summarise`."""
         if content:
             self._contents.setdefault(modality, {})[key] = content
         for name, text in summaries.items():
@@ -120,12 +120,12 @@ class RecordingAudit:
                 self._summaries[name].setdefault(modality, {})[key] = text
 
     def leaks(self, splits: Splits) -> tuple[list[str], list[str]]:
-        """Return recordings that are certainly both in the test split and in another one, and all other equal recordings."""
+        """Return messages on test recordings that are certainly in another split, and on all other equal recordings."""
         leaks, copies = content_leaks(splits, self._contents)
         return leaks + self._findings(splits, certain=True), copies
 
     def possible_leaks(self, splits: Splits) -> list[str]:
-        """Return recordings that are probably both in the test split and in another one, or that there was no such search."""
+        """Return messages on test recordings that are probably in another split; without checks, `NOT_SEARCHED`."""
         return self._findings(splits, certain=False) if self._checks else [NOT_SEARCHED]
 
     def _findings(self, splits: Splits, certain: bool) -> list[str]:
@@ -138,19 +138,19 @@ class RecordingAudit:
 
 
 def summarise(signal: Signal, checks: Sequence[LeakageCheck]) -> tuple[str, dict[str, str]]:
-    """Return the hash of a recording's values, and its summary by name of the check; empty if it is too simple to compare."""
+    """Return the hash of a recording's values and the summary of each check; empty for constant or very short recordings."""
     content = content_hash(signal)
     return content, {check.name: check.summary(signal) for check in checks} if content else {}
 
 
 def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
-    """Return recordings with equal values of which one is in the test split and one is not, and all other copies.
+    """Return messages on test recordings whose values equal those of another split, and on all other equal recordings.
 
     Samples with the same source count as one: the dataset shares the recording on purpose.
 
     Args:
         splits: Samples of each split.
-        contents: Modality → sample → hash of the recorded values, without recordings that are too simple to compare.
+        contents: Modality → sample key → hash of the values, without constant and very short recordings.
     """
     leaks, copies = [], []
     split_of = splits.split_of

@@ -152,7 +152,7 @@ def _columns(
 ) -> Columns:
     """Return columns by the key of their branches. Branches of one modality with the same transforms share a column."""
     distinct = {branch.key: branch for branch in branches}
-    wanted = [Wanted(branch, join.having(branch.modality.name).tolist()) for branch in distinct.values()]
+    wanted = [Wanted(branch, join.positions_with(branch.modality.name).tolist()) for branch in distinct.values()]
     columns = cache.columns(dataset, join.samples, wanted, identity, cutting, progress)
     return dict(zip(distinct, columns, strict=True))
 

@@ -149,11 +149,13 @@ def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Has
     Raises:
         DataError: If no table has the column, or a sample has two values.
     """
-    having = [table for table in tables if column in [str(each) for each in table.columns]]
-    if not having:
+    containing = [table for table in tables if column in [str(each) for each in table.columns]]
+    if not containing:
         known = sorted({str(each) for table in tables for each in table.columns})
         raise DataError(f"no table has a column {column!r} ({did_you_mean(column, known)})")
-    pairs = (pair for table in having for pair in zip(plain_values(table[sample]), plain_values(table[column]), strict=True))
+    pairs = (
+        pair for table in containing for pair in zip(plain_values(table[sample]), plain_values(table[column]), strict=True)
+    )
     return one_for_each(pairs, f"the column {column!r}")
 
 
@@ -164,7 +166,7 @@ def _channels(name: str, columns: Sequence[str], spec: Modality, others: Collect
             return list(spec.channels)
         channels, listed = ", ".join(spec.channels), ", ".join(chosen) or "none"
         if len(chosen) == len(spec.channels):
-            raise DataError(f"{name}: which of the columns {listed} is which of the channels {channels}? Rename them")
+            raise DataError(f"{name}: cannot assign the columns {listed} to the channels {channels}; rename the columns")
         raise DataError(
             f"{name} has the channels {channels}, but the table has the columns {listed}; name its columns like the channels"
         )

@@ -27,7 +27,7 @@ def largest_gap(signal: Signal) -> float:
 
 
 def interrupted(modality: Modality, gaps: Mapping[SampleKey, float]) -> list[str]:
-    """Return a line on the recordings with a gap, which resampling would bridge with a straight line.
+    """Return a message on the recordings with a gap, which resampling interpolates linearly.
 
     Args:
         modality: What was measured.

@@ -75,7 +75,7 @@ class Table:
             raise TrainingError(f"training is not allowed on the {split} split")
         if split not in self.rows:
             names = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
-            raise TrainingError(f"there is no split {split!r} to learn from; there are {names} ({self.splits.rule})")
+            raise TrainingError(f"there is no split {split!r} to train on (available: {names}; {self.splits.rule})")
         rows, learners = self.rows[split], list(learners)
         if not learners or any(name not in self.present for name in learners):
             return rows
@@ -127,7 +127,7 @@ class Table:
         return None if mask is None or bool(mask.all()) else mask
 
     def unknown_labels(self, count: int) -> Tensor:
-        """Labels of `count` samples of which nothing is known: -1 (count,) for classes, else NaN (count, names)."""
+        """Return labels of `count` samples without known labels: -1 (count,) for classes, else NaN (count, names)."""
         if self.target.kind == "classes":
             return torch.full((count,), -1, device=self.labels.device)
         return torch.full((count, len(self.classes)), torch.nan, device=self.labels.device)

@@ -132,10 +132,10 @@ def target_warnings(
 
 
 def lacking_numbers(numbers: ArrayLike, names: Sequence[str], what: str, kind: str) -> list[str]:
-    """A sentence on samples of which some labels or values are not known; none if there are no such samples.
+    """Return a message on samples with some unknown labels or values; none if there are no such samples.
 
     Args:
-        numbers: (N, names), NaN where unknown, of samples of which at least one is known.
+        numbers: (N, names), NaN where unknown. Each sample has at least one known number.
         names: Of the labels or values.
         what: Which samples they are, such as ``training``.
         kind: ``labels`` or ``values``.

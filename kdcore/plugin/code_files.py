@@ -23,9 +23,9 @@ def package_home(module: str) -> Path | None:
 
 
 def source_homes(module: str) -> list[Path]:
-    """The home of `module`, and those of all modules that it imports, directly or not, except kdcore and installed packages.
+    """Return the homes of `module` and of all modules that it imports, directly or not, except kdcore and installed packages.
 
-    Installed packages are identified by their versions, but a module beside a plugin's file has none.
+    Installed packages are identified by their versions; a module next to a plugin's file has no version.
     """
     waiting, homes, seen = [module], list[Path](), set[str]()
     while waiting:

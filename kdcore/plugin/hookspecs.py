@@ -106,7 +106,7 @@ def register_executors(register: Register) -> None:
 def leakage_checks() -> Sequence[LeakageCheck] | None:
     """Return `kdcore.LeakageCheck` objects, which search for copies of test recordings in other splits before each training.
 
-    Prepared data contain what a check computes for each recording, so they are prepared again if a check is added or changes.
+    Prepared data contain the summaries of each check, so data are prepared again if a check is added or changed.
     """
 
 
@@ -150,7 +150,7 @@ def open_predictor(path: Path) -> Predictor | None:
 
 @hookspec(firstresult=True)
 def open_recording(source: Path | DataFrame | Iterable[str], decimal: str) -> PlainRecording | None:
-    """Open a recording that belongs to no dataset, for prediction; None to leave it to another plugin.
+    """Open a recording that belongs to no dataset, for prediction. Return None to leave it to another plugin.
 
     `source` is a file, a data frame, or the lines of standard input. `decimal` is the decimal mark of numbers in text, ``.`` or
     ``,``. Files other than ``.npy`` are opened only if the student's dataset cannot read them.

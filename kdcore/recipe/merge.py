@@ -14,11 +14,11 @@ TEXTS = {"weights": "file", "labels": None}
 
 
 def merge_recipes(base: Node, over: Node) -> Node:
-    """`over` laid over `base`, both whole recipes.
+    """Merge the recipe `over` into `base`.
 
-    Mappings merge key by key, lists and scalars are replaced, and a component of another name replaces the one below with
-    all its options. A mapping laid over a list of losses addresses its terms by id or name: it changes, removes (``null``)
-    or appends them.
+    Mappings merge key by key, lists and scalars are replaced, and a component of another name replaces that of `base`
+    with all its options. A mapping merged into a list of losses addresses its terms by id or name: it changes,
+    removes (``null``) or appends them.
     """
     merged = {**base.value}
     for key, node in over.value.items():
@@ -33,7 +33,7 @@ def _merge_entry(below: Node | None, key: str, node: Node, option: bool) -> Node
 
 
 def merge(base: Node, over: Node, option: bool = False, text: str | None = "name") -> Node:
-    """`over` laid over `base`, both parts of a recipe.
+    """Merge a part of a recipe, `over`, into `base`.
 
     Args:
         base: The part below.

@@ -15,11 +15,11 @@ from kdcore.recipe.problems import Places
 from kdcore.recipe.yaml import Node, Steps, steps
 
 LARGEST_INTEGER = 2**63 - 1
-"""Integers beyond it fit into no tensor."""
+"""Largest 64-bit integer: tensors cannot contain larger ones."""
 
 
 def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> list[Problem]:
-    """Problems of numbers that are not finite or do not fit into 64 bits.
+    """Return a problem for each number that is not finite or does not fit into 64 bits.
 
     An infinite value is accepted for an option of a component that is infinite by default.
     """
@@ -34,7 +34,7 @@ def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> 
 
 
 def missing_files(recipe: Recipe, tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:
-    """Problems of files that do not exist: weights, stored outputs, and those that options of encoders and protocols name."""
+    """Return a problem for each missing file: weights, stored outputs, and files in options of encoders and protocols."""
     files = _files(recipe, tree, plugins)
     return [places.problem(path, problem) for path, file in files if (problem := _unreadable(file))]
 
@@ -71,7 +71,7 @@ def _infinite_by_default(tree: Mapping[str, Any], path: Steps, plugins: PluginMa
 
 
 def _unreadable(path: Path) -> str:
-    """The reason why nothing of this name can be read; empty if it can."""
+    """Return why the file at `path` cannot be read; empty if it can."""
     try:
         return "" if path.expanduser().exists() else f"there is no file {str(path)!r}"
     except (OSError, RuntimeError, ValueError) as error:

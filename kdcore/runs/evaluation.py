@@ -125,12 +125,12 @@ def _evaluate_seed(folder: Path, recordings: Recordings, facts: Facts, outcome: 
         students[path.name] = _predict(path, recordings, facts.split, outcome)
     rows = next(iter(students.values())).rows
     if lost := len(outcome.keys) - len(rows):
-        yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples are not there any more"
+        yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples no longer exist"
     values = outcome.target.kind == "values"
     current = next(iter(students.values())).labels
     if relabelled := sum(_differ(label, outcome.labels[row], recordings, facts) for row, label in current.items()):
         what = "values" if values else "labels"
-        yield f"{folder.name}: {relabelled} of {len(rows)} samples have other {what} now than in the run, whose are used"
+        yield f"{folder.name}: {relabelled} of {len(rows)} samples have different {what} now; those of the run are used"
     for name, student in students.items():
         if (difference := _largest_difference(student, outcome, name)) > CLOSE:
             what = "values, in standard deviations," if values else "probabilities"
@@ -161,7 +161,7 @@ class _Predictions(NamedTuple):
     Args:
         outputs: (n, classes) probabilities or values.
         rows: (n,) rows of the samples in the run's results.
-        labels: Row → label that the dataset has now.
+        labels: Row → current label in the dataset.
     """
 
     outputs: np.ndarray

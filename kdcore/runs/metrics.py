@@ -66,7 +66,7 @@ class Evaluation:
         return self.probabilities
 
     @property
-    def having(self) -> NDArray[np.int64]:
+    def support(self) -> NDArray[np.int64]:
         """(C,) samples of each class."""
         return self.confusion.sum(axis=1)
 

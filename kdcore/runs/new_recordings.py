@@ -1,4 +1,4 @@
-"""Evaluates the saved students of a finished run on recordings that the run did not have."""
+"""Evaluates the saved students of a finished run on new recordings."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from kdcore.runs.target_metrics import evaluate_target
 ALLOWED = ("data.dataset.", "data.on_bad_sample=")
 
 
-class _Judged(NamedTuple):
-    """Probabilities or values of a student, (n, classes), and the targets; both in the order of the student's classes."""
+class _Predictions(NamedTuple):
+    """Probabilities or values that a student predicts, (n, classes), and the targets, in the order of the student's classes."""
 
     outputs: np.ndarray
     targets: np.ndarray
 
 
 def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
-    """Yield one line per saved student and ensemble of a run, with its metrics on other recordings.
+    """Yield one line per saved student and ensemble of a run, with its metrics on new recordings.
 
     All labelled recordings of the dataset are used, except those that the run trained on or selected epochs by. A student
     trained on windows predicts windows over the time that its own modalities cover.
@@ -60,53 +60,53 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
     with builder.locating_data_errors():
         dataset = builder.dataset()
         samples = dataset.samples()
-    skip, said = recipe.data.on_bad_sample == "skip", False
+    skip, counts_reported = recipe.data.on_bad_sample == "skip", False
     if not skip and (broken := next((each for each in dataset.unusable if each.fault), None)):
         raise DataError(f"{broken.what}: {broken.detail or broken.reason} (data.on_bad_sample=skip leaves it out)")
     yield from (f"{count} left out: {why}" for why, count in Counter(each.reason for each in dataset.unusable).items())
-    trained, remark = _trained_on(run_id, recipe.student_modalities)
-    if remark:
-        yield remark
+    trained, note = _trained_on(run_id, recipe.student_modalities)
+    if note:
+        yield note
     for seed, place in saved_seeds(folder).items():
-        found: dict[str, _Judged] = {}
+        predictions: dict[str, _Predictions] = {}
         for path in sorted(each.parent for each in place.glob(f"*/{DESCRIPTION}")):
             student, left_out = load_student(path, trust_code=True), Counter()
-            found[path.name] = _judge(student, dataset, samples, trained, skip, left_out)
-            if not said:
+            predictions[path.name] = _predict(student, dataset, samples, trained, skip, left_out)
+            if not counts_reported:
                 yield from (f"{count} {reason}" for reason, count in left_out.items())
-                said = True
+                counts_reported = True
         outcome = distilled[seed]
-        members = [found[name].outputs for name in outcome.members if name in found]
+        members = [predictions[name].outputs for name in outcome.members if name in predictions]
         if len(members) > 1 and len({len(each) for each in members}) == 1:
-            targets = found[outcome.members[0]].targets
+            targets = predictions[outcome.members[0]].targets
             for label, rule in outcome.ensembles.items():
-                found[label] = _Judged(combine(members, rule, outcome.target.is_classes), targets)
-        for name, each in found.items():
-            there = known(each.targets)
-            metrics = evaluate_target(outcome.target, outcome.names, each.outputs[there], each.targets[there]).metrics()
+                predictions[label] = _Predictions(combine(members, rule, outcome.target.is_classes), targets)
+        for name, each in predictions.items():
+            rows = known(each.targets)
+            metrics = evaluate_target(outcome.target, outcome.names, each.outputs[rows], each.targets[rows]).metrics()
             shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-            yield f"{place.name} {name}: {shown}  n {int(there.sum())}"
+            yield f"{place.name} {name}: {shown}  n {int(rows.sum())}"
 
 
 def _trained_on(run_id: str, modalities: Sequence[str]) -> tuple[set[str], str]:
-    """Return digests of the signals that the run trained on or selected epochs by, and a remark if they are not available."""
-    found: set[str] = set()
+    """Return digests of the signals that the run trained on or selected epochs by, and a note if they are not available."""
+    digests: set[str] = set()
     try:
         own = Recordings(run_id)
         for sample in (*own.splits.samples.get("train", ()), *own.splits.samples.get("validation", ())):
-            found |= {_digest(own.dataset.read(sample, name)) for name in modalities if name in sample.sources}
+            digests |= {_digest(own.dataset.read(sample, name)) for name in modalities if name in sample.sources}
     except KdcoreError:
-        return found, "the run's own recordings are not all available: recordings that it trained on are not recognised"
-    return found, ""
+        return digests, "some recordings of the run are missing: the evaluation may include recordings that it trained on"
+    return digests, ""
 
 
 def _digest(signal: Signal) -> str:
     return hashlib.sha256(np.ascontiguousarray(signal.values).tobytes()).hexdigest()
 
 
-def _judge(
+def _predict(
     student: Predictor, dataset: Dataset, samples: Sequence[Sample], trained: set[str], skip: bool, left_out: Counter[str]
-) -> _Judged:
+) -> _Predictions:
     """Run a student on all usable samples. Counts the others by reason in `left_out`."""
     outputs, targets = [], []
     for sample in samples:
@@ -133,7 +133,7 @@ def _judge(
     if not outputs:
         reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise DataError(f"no recording can be evaluated{f': {reasons}' if reasons else ''}")
-    return _Judged(np.stack(outputs), np.array(targets))
+    return _Predictions(np.stack(outputs), np.array(targets))
 
 
 def _pieces(student: Predictor, signals: Mapping[str, Signal]) -> list[dict[str, Signal]]:

@@ -20,7 +20,7 @@ from kdcore.training.checkpoint import write_file
 
 JOINT_TEACHERS = "teachers (mean)"
 _WINDOW = re.compile(r", window \d+$")
-"""The end of a key's text, but for a recording's first window."""
+"""Suffix of a key's text; omitted for a recording's first window."""
 
 Rule = Literal["average", "max"]
 

@@ -101,7 +101,7 @@ def prepare(
     _refuse_missing_split(table, split)
     _refuse_unequal_shares(assembly, fabric.world_size)
     _refuse_undividable(assembly)
-    _refuse_blind_choice(assembly, table)
+    _require_defined_metrics(assembly, table)
     _refuse_idle_split(assembly, table)
     if folder:
         refuse_other_recordings(folder, table)
@@ -248,7 +248,7 @@ def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
         raise RecipeError([assembly.builder.problem("schedule", what, f"set schedule.teacher_split to {min(idle)!r}")])
 
 
-def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
+def _require_defined_metrics(assembly: Assembly, table: Table) -> None:
     """Refuse to choose epochs by a metric that the validation split leaves undefined."""
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
@@ -256,9 +256,9 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
         for name, training in stage.training.items():
             if not (key := training.reads_validation):
                 continue
-            blind = UNLABELLED if set(stage.learners) & set(withheld) else _blindness(table, name, training)
-            if blind:
-                why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: {blind}"
+            reason = UNLABELLED if set(stage.learners) & set(withheld) else _undefined_metric(table, name, training)
+            if reason:
+                why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: {reason}"
                 hint = "hold others out, e.g. data.protocol.validation_subjects=1" + (
                     ", or select: last" if key == "select" else ""
                 )
@@ -267,8 +267,8 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
         raise RecipeError(list(dict.fromkeys(problems)))
 
 
-def _blindness(table: Table, learner: str, training: Training) -> str:
-    """Why the validation split cannot say which epoch of a learner is better; empty if it can."""
+def _undefined_metric(table: Table, learner: str, training: Training) -> str:
+    """Return why a learner's metric is undefined on the validation split; empty if it is defined."""
     rows = table.labelled_rows("validation")
     if not len(rows):
         return UNLABELLED

@@ -29,12 +29,12 @@ from kdcore.training.phases import TRACKING, Phases
 class RunRecorder:
     """Records a run in its folder and, through its journal, in a tracker. Only the first process of a run has a recorder.
 
-    Nothing is final until the journal is committed: a killed run discards what comes after the last commit, and does it again.
+    Records are final once the journal is committed. A resumed run discards records after the last commit and repeats that work.
 
     Args:
         run: The run, with its journal.
-        state: The progress of the run, which is updated.
-        checkpoints: The checkpoints of the run.
+        state: Progress of the run; updated by this class.
+        checkpoints: Checkpoints of the run.
         listener: Shows notes to the user.
         phases: Timer of the run.
     """
@@ -43,13 +43,13 @@ class RunRecorder:
         assert run.journal is not None
         self.run, self.journal, self.plan, self.state = run, run.journal, run.assembly.plan, state
         self.checkpoints, self.listener, self.phases = checkpoints, listener, phases
-        self._timed = False  # whether `phases` include the time of earlier processes
+        self._timed = False  # whether `phases` includes the time of earlier processes
 
     def begin(self, extended: Path | None) -> None:
         """Write the run's facts, begin its record in the tracker, and show notes.
 
         Args:
-            extended: Folder of the finished run that this new run extends; None if it extends none.
+            extended: Folder of the finished run that this run extends; None if there is none.
         """
         folder, notes = self.run.folder, list(self.run.assembly.notes)
         if type(self.journal.tracker) is Tracker:

@@ -215,9 +215,9 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
     changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
     changes = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
     code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
-    changes += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
+    changes += [f"changed code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
     files = sorted(place for place in {*before.files, *now.files} if before.files.get(place) != now.files.get(place))
-    changes += [f"another file at {place}" for place in files]
+    changes += [f"changed file at {place}" for place in files]
     if not changes:
         return replace(now, resumed=before.resumed)
     line = f"resumed with different software or files: {', '.join(changes)}; its seeds were trained under different conditions"

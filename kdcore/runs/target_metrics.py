@@ -57,12 +57,12 @@ class LabelEvaluation:
         return self.probabilities
 
     @property
-    def having(self) -> NDArray[np.int64]:
+    def support(self) -> NDArray[np.int64]:
         """Number of samples with each label, (L,)."""
         return (self.labels == 1).sum(axis=0)
 
     @property
-    def told(self) -> NDArray[np.bool_]:
+    def is_known(self) -> NDArray[np.bool_]:
         """Mask of known labels, (N, L)."""
         return self.labels >= 0
 
@@ -75,7 +75,7 @@ class LabelEvaluation:
     def f1(self) -> Numbers:
         """F1 of each label, (L,); NaN if it occurs neither in the true labels nor in the predictions."""
         right = (self.predictions & (self.labels == 1)).sum(axis=0)
-        occurrences = (self.predictions & self.told).sum(axis=0) + self.having
+        occurrences = (self.predictions & self.is_known).sum(axis=0) + self.support
         return np.divide(2 * right, occurrences, out=np.full(len(right), np.nan), where=occurrences > 0)
 
     def metrics(self) -> dict[str, float]:
@@ -84,7 +84,7 @@ class LabelEvaluation:
         The subset accuracy is the share of samples with all labels correct, and the loss is the mean binary cross-entropy in
         nats. Unknown labels are ignored.
         """
-        is_known = self.told
+        is_known = self.is_known
         predicted, true = self.predictions & is_known, self.labels == 1
         total = predicted.sum() + true.sum()
         likelihood = np.where(true, self.probabilities, 1 - self.probabilities)
@@ -99,7 +99,7 @@ class LabelEvaluation:
     @property
     def constant(self) -> tuple[float, str]:
         """mAP of a constant prediction, which is the mean prevalence of the labels, and a description; NaN without labels."""
-        share = self.having / np.maximum(self.told.sum(axis=0), 1)
+        share = self.support / np.maximum(self.is_known.sum(axis=0), 1)
         return float(mean_known(np.where(share > 0, share, np.nan))), "by the same prediction for every sample"
 
     def resampled(self, counts: Numbers) -> Numbers:
@@ -153,12 +153,12 @@ class ValueEvaluation:
         return self.primary
 
     @property
-    def having(self) -> NDArray[np.int64]:
+    def support(self) -> NDArray[np.int64]:
         """Number of samples with each value known, (V,)."""
-        return self.told.sum(axis=0)
+        return self.is_known.sum(axis=0)
 
     @property
-    def told(self) -> NDArray[np.bool_]:
+    def is_known(self) -> NDArray[np.bool_]:
         """Mask of known values, (N, V)."""
         return ~np.isnan(self.labels)
 

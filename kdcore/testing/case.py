@@ -28,10 +28,11 @@ class Case:
             - protocol: a list of `kdcore.Sample`.
             - class embedding: a list of class names.
             - dataset: the number of samples to read.
-        warmup_steps: For a loss whose gradient for the student is zero at first, such as one scaled by a parameter that is
-            initialized with zero: training steps after which gradients are checked. `ctx.progress` counts each as an epoch.
-        random_per_sample: For a loss that draws random numbers for each sample, such as a mask, so that its value depends on
-            the order of the samples: the checks of order and of sample weights compare means over many draws.
+        warmup_steps: Number of training steps of a loss before its gradients are checked, if its gradient for the student is
+            zero at first, such as when a parameter initialized with zero scales it. Each step counts as an epoch in
+            `ctx.progress`. Default: 0.
+        random_per_sample: Whether a loss draws random numbers for each sample, such as a mask. The checks
+            ``permutation_invariant`` and ``weights_count_samples`` then compare means over many draws. Default: False.
     """
 
     options: Options | Callable[[Path], Options] = field(default_factory=dict)

@@ -337,7 +337,7 @@ class Assembly:
         known = distiller.known_classes(learner, spec)
         if known is not None:
             if len(known) < 2:
-                what = f"{learner} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
+                what = f"{learner} and {', '.join(spec.teachers)} have {len(known)} classes of the run in common"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
             student, classes = student.of_classes(known), tuple(classes[index] for index in known.tolist())
             teachers, peers = ({name: each.of_classes(known) for name, each in group.items()} for group in (teachers, peers))

@@ -85,7 +85,7 @@ def _freeze(plan: Plan, distiller: Distiller, name: str, source: str) -> None:
     what, features, wrong, hint = f"the classifier of {source}", reused.in_features, "", ""
     if layer.in_features != features:
         wrong = f"{what} reads {features} features, but that of {name} {layer.in_features}"
-        hint = f"let a layer before it give {features}, such as an encoder's option 'embedding' or 'projector'"
+        hint = f"add a layer with {features} outputs before it, such as an encoder's option 'embedding' or 'projector'"
     elif layer.bias is None and reused.bias is not None:
         wrong = f"{what} has a bias, but that of {name} has none"
     elif distiller.participant(source).known_classes is not None:

@@ -256,7 +256,7 @@ class Engine:
         self.report.track(values, lambda learner: learner.epochs)
         reason = self.listener.epoch_finished(stage, context.epoch, {name: value for name, _, value in values})
         if self._in_any_process(bool(reason)):
-            context.ended = reason or "a callback of another process asked for it"
+            context.ended = reason or "requested by a callback in another process"
             context.ended_by_callback = context.done < stage.epochs
         else:
             context.ended = early_end(context, groups)

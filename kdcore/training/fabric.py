@@ -146,7 +146,7 @@ def _refuse_too_many(accelerator: str, devices: int | str) -> None:
     count = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else os.cpu_count() or 1
     if devices > count:
         what = f"{'GPU' if on_gpu else 'processor core'}{'s' if count > 1 else ''}"
-        raise KdcoreError(f"engine.devices: {devices} is more than this machine has ({count} {what})")
+        raise KdcoreError(f"engine.devices: {devices} requested, but this machine has only {count} {what}")
 
 
 def reset_peak_memory(device: torch.device) -> None:

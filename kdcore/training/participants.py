@@ -128,8 +128,9 @@ class Distiller(nn.Module):
         return [average for average, each in self.averages.items() if each.follows == name]
 
     def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
-        """(k,) int64 indices of the classes that a term is computed among: those that `learner` and all networks that the term
-        reads know. None for all classes.
+        """Return the indices of the classes that a term reads, (k,) int64; None for all classes.
+
+        These are the classes that `learner` and all networks of the term know.
         """
         if spec.every_class:
             return None

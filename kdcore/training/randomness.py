@@ -27,7 +27,7 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         torch.manual_seed(seed)
-    else:  # `torch.manual_seed` formats stack traces for devices that are not there, which takes as long as a training step
+    else:  # `torch.manual_seed` formats stack traces for missing devices, which takes as long as a training step
         torch.default_generator.manual_seed(seed)
 
 
@@ -88,10 +88,10 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 class RandomStream:
-    """Context with random numbers of its own: draws within it do not advance PyTorch's global generators.
+    """Context with a separate random stream: draws within it do not advance PyTorch's global generators.
 
     Args:
-        name: Purpose of the draws. Streams with other names draw other numbers.
+        name: Purpose of the draws. Streams with different names draw different numbers.
         device: Device of the draws, besides the CPU.
         seed: Seed of the stream, from which that of its first draw is derived; None for `torch.initial_seed` then.
 

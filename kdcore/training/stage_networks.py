@@ -1,4 +1,4 @@
-"""The networks of a stage: runs its learners and their sources on a batch."""
+"""Runs the learners of a stage and their sources on a batch."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from kdcore.training.randomness import RandomStream
 from kdcore.training.teacher_cache import CachedOutputs, is_random
 
 FEWEST = 2
-"""Fewest rows on which a teacher is trained: batch normalisation cannot train on one sample."""
+"""Minimum number of rows to train a teacher: batch normalisation cannot train on one sample."""
 
 
 @dataclass
 class BatchOutputs:
-    """The outputs of a stage's participants for a batch.
+    """Outputs of a stage's participants for a batch.
 
     Args:
-        outputs: Participant → its outputs for the rows that it has. Those of learners have a graph.
-        positions: Participant → (B,) int64, index of each row of the batch in its outputs, -1 for rows that it lacks. Those
-            that have all rows are left out.
+        outputs: Participant → its outputs for the rows that it has. Outputs of learners have gradients.
+        positions: Participant → (B,) int64, index of each row of the batch in its outputs, -1 for rows that it lacks.
+            Participants that have all rows are left out.
     """
 
     outputs: dict[str, Outputs] = field(default_factory=dict)
     positions: dict[str, Tensor] = field(default_factory=dict)
 
     def common_rows(self, names: Sequence[str], wanted: Tensor | None = None) -> Tensor | None:
-        """Indices of the rows that all of `names` have; None if these are all rows of the batch.
+        """Return indices of the rows that all of `names` have; None if these are all rows of the batch.
 
         Args:
             names: Participants.
@@ -52,7 +52,7 @@ class BatchOutputs:
         return mask.nonzero().flatten()
 
     def select(self, names: Iterable[str], index: Tensor | None) -> dict[str, Outputs]:
-        """The outputs of `names` for rows that they have, None for the whole batch; without sources that did not run."""
+        """Return the outputs of `names` for the rows `index` (None: all rows), without sources that did not run."""
         outputs = {name: self.outputs[name] for name in names if name in self.outputs}
         if index is None:
             return outputs
@@ -63,8 +63,8 @@ class BatchOutputs:
 class StageNetworks:
     """Runs the learners of a stage and their sources on batches.
 
-    Learners have gradients. Sources have none; the outputs of those in `cached` are looked up. With missing modalities, each
-    network runs on the rows that it has, and fused teachers on the rows that all of them have.
+    Learners run with gradients, sources without. Outputs of the sources in `cached` are looked up. With missing modalities,
+    each network runs on the rows that it has, and fused teachers on the rows that all of them have.
 
     Args:
         distiller: All participants of the arm, with their losses.
@@ -79,10 +79,10 @@ class StageNetworks:
         teachers: The learners that are teachers.
         students: The learners that are students.
         live: The sources that run in every step.
-        present: Participant → (N,) bool, the rows that have its signals or stored outputs. Participants that have all are left
-            out.
-        stream: Random numbers of teachers in students' steps, so that those of the students are the same in both arms; None if
-            there are no such numbers.
+        present: Participant → (N,) bool, whether a row has its signals or stored outputs. Participants that have all rows are
+            left out.
+        stream: Random stream of teachers that run in students' steps, so that students draw the same numbers in both arms; None
+            if not needed.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class StageNetworks:
         results: BatchOutputs,
         fewest: int = 1,
     ) -> None:
-        """Run a group on the rows that all its members have, if there are `fewest`; else learners get empty outputs."""
+        """Run a group on the rows that all its members have; with fewer than `fewest` rows, learners get empty outputs."""
         index = self._present_index(group, rows, results) if self.present else None
         if index is not None and len(index) < fewest:
             results.positions |= dict.fromkeys(group, torch.full_like(rows, -1))
@@ -174,7 +174,7 @@ class StageNetworks:
         return present
 
     def _present_index(self, group: Sequence[str], rows: Tensor, results: BatchOutputs) -> Tensor | None:
-        """Indices of the rows that all of `group` have, kept as their positions in the results; None if they have all."""
+        """Return indices of the rows that all of `group` have, and store positions in `results`; None if they have all rows."""
         masks = [self.present[name][rows] for name in group if name in self.present]
         if not masks or bool((mask := torch.stack(masks).all(0)).all()):
             return None

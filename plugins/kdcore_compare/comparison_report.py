@@ -92,7 +92,7 @@ def _unpaired_runs(comparison: Comparison) -> list[str]:
 
 
 def _different_versions(entries: Sequence[Entry]) -> list[str]:
-    """Return a note for each package of which the runs used different versions."""
+    """Return a note for each package with different versions in the runs."""
     versions: dict[str, dict[str, None]] = {}
     for facts in (facts for each in entries for facts in each.facts):
         for name, version in facts.versions.items():
@@ -114,9 +114,9 @@ def _class_table(comparison: Comparison, reference: Entry, others: Sequence[Entr
     kind, metric = _KINDS[comparison.reference.facts[0].target.get("kind", "classes")], reference.example.of_output
     headings = [kind, "samples", reference.label]
     headings += [text for each in others for text in (each.label, "difference", "95 % interval")]
-    rows, having = [], _having(reference)
+    rows, support = [], _support(reference)
     for index, name in enumerate(comparison.classes):
-        row = [name, str(having[index]), _recall(reference, index)]
+        row = [name, str(support[index]), _recall(reference, index)]
         for other in others:
             change = comparison.class_difference(other, index)
             cells = ["–", "–"] if change is None else [metric.signed(change.mean), interval(change, metric)]
@@ -131,13 +131,13 @@ def _class_table(comparison: Comparison, reference: Entry, others: Sequence[Entr
 _KINDS = {"classes": "class", "labels": "label", "values": "value"}
 
 
-def _having(entry: Entry) -> list[int]:
+def _support(entry: Entry) -> list[int]:
     """Return the number of distinct samples of each class, with each label or with a known value."""
     labels = np.array(list(entry.labels.values()))
     if labels.ndim == 1:
         return np.bincount(labels, minlength=len(entry.facts[0].classes)).tolist()
-    having = labels == 1 if isinstance(entry.example, LabelEvaluation) else ~np.isnan(labels)
-    return having.sum(axis=0).tolist()
+    counted = labels == 1 if isinstance(entry.example, LabelEvaluation) else ~np.isnan(labels)
+    return counted.sum(axis=0).tolist()
 
 
 def _class_notes(comparison: Comparison, reference: Entry) -> list[str]:
@@ -145,9 +145,9 @@ def _class_notes(comparison: Comparison, reference: Entry) -> list[str]:
         return []
     lines = [f"Samples are counted over all {len(reference.split_rules)} folds; recall is the mean over folds."]
     for index, name in enumerate(comparison.classes):
-        having = {rule for (_, rule), each in reference.observations.items() if recall(each, index) is not None}
-        if len(having) < len(reference.split_rules):
-            lines.append(f"{name}: {len(having)} of {len(reference.split_rules)} folds have samples of this class.")
+        rules = {rule for (_, rule), each in reference.observations.items() if recall(each, index) is not None}
+        if len(rules) < len(reference.split_rules):
+            lines.append(f"{name}: {len(rules)} of {len(reference.split_rules)} folds have samples of this class.")
     return lines
 
 

@@ -205,7 +205,7 @@ def _output_table(result: CrossValidation) -> Table:
     columns = [each for pair in result.pairs for each in pair if each]
     found, metric = [pooled(each) for each in columns], columns[0].example.of_output
     rows = [
-        [name, str(found[0].having[index]), *(metric.text(float(each.by_output[index])) for each in found)]
+        [name, str(found[0].support[index]), *(metric.text(float(each.by_output[index])) for each in found)]
         for index, name in enumerate(result.classes)
     ]
     title = f"{metric.capitalised} of each, pooled over folds{f', {metric.unit}' if metric.unit else ''}"

@@ -22,7 +22,7 @@ PIECE, REACH = 16, 4
 """Length of a segment in samples, and the radius in samples within which its start has the largest change."""
 
 HASHES, DIGITS = 16, 10
-"""Maximum number of hashes in a sketch, of which the smallest are kept, and hexadecimal digits per hash."""
+"""Maximum number of hashes in a sketch (the smallest are kept), and hexadecimal digits per hash."""
 
 GROUPS = 8
 """Maximum number of channels. More channels are averaged in this many groups of neighbours."""
@@ -82,7 +82,7 @@ class NearCopies(LeakageCheck):
                 if share := common_share(one.values, two.values):
                     count += 1
                     lines.append(
-                        f"the {modality} of {tested.key} (test) and {other.key} ({split}) are the same recording but for "
+                        f"the {modality} of {tested.key} (test) and {other.key} ({split}) are the same recording except for "
                         f"scale, offset or length ({100 * share:.0f} % of the shorter one)"
                     )
         return lines

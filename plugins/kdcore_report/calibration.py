@@ -58,7 +58,7 @@ def label_reliability(evaluation: LabelEvaluation, label: int | None = None, bin
         bins: Number of bins of equal width.
     """
     columns = slice(None) if label is None else slice(label, label + 1)
-    is_known = evaluation.told[:, columns]
+    is_known = evaluation.is_known[:, columns]
     return _binned(evaluation.probabilities[:, columns][is_known], evaluation.labels[:, columns][is_known], bins)
 
 

@@ -106,7 +106,7 @@ class Explainer:
 
 @dataclass(frozen=True)
 class _Place:
-    """A participant with a batch, of which one row is explained."""
+    """A participant with a batch; one row is explained."""
 
     distiller: Distiller
     run: RunContext

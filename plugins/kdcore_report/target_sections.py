@@ -42,8 +42,8 @@ def _labels(summary: Summary, rows: Sequence[Row]) -> str:
     both = {BASELINE, DISTILLED} <= set(by_role)
     lines = []
     for index, name in enumerate(summary.classes):
-        count = int(first.told[:, index].sum())
-        cells = [escape(name), f"{first.having[index]}{'' if count == first.n else f' of {count} known'}"]
+        count = int(first.is_known[:, index].sum())
+        cells = [escape(name), f"{first.support[index]}{'' if count == first.n else f' of {count} known'}"]
         for each in by_role.values():
             cells += [percent(each.by_output[index]), percent(each.f1[index])]
         if both:
@@ -51,7 +51,7 @@ def _labels(summary: Summary, rows: Sequence[Row]) -> str:
             cells.append("–" if np.isnan(gain) else f"{100 * gain:+.1f}")
         lines.append(("", cells))
     seeds = seeds_text(summary)
-    remark = f"Average precision (AP) and F1 at a probability of 0.5, in %, over {seeds}, of which all count samples."
+    remark = f"Average precision (AP) and F1 at a probability of 0.5, in %, over {seeds}. Counts are samples."
     return table([*headings, *(["gain in AP"] if both else [])], lines) + note(remark)
 
 
@@ -61,7 +61,7 @@ def _calibration(summary: Summary, rows: Sequence[Row], pictures: Pictures) -> s
     numbers: dict[str, dict[str, Reliability]] = {EVERY: {role: label_reliability(each) for role, each in by_role.items()}}
     for index, name in enumerate(summary.classes):
         numbers[name] = {role: label_reliability(each, index) for role, each in by_role.items()}
-    frequent = np.argsort(-next(iter(by_role.values())).having, kind="stable")[:DRAWN].tolist()
+    frequent = np.argsort(-next(iter(by_role.values())).support, kind="stable")[:DRAWN].tolist()
     names = [EVERY, *(summary.classes[index] for index in sorted(frequent))]
     drawn = {name: numbers[name] for name in names}
     content = pictures.figure("reliability", lambda path: label_reliability_picture(drawn, path), "Reliability diagrams")
@@ -77,16 +77,16 @@ def _calibration(summary: Summary, rows: Sequence[Row], pictures: Pictures) -> s
 def _values(summary: Summary, rows: Sequence[Row]) -> str:
     by_role = {row.role: _pooled_values(row) for row in rows}
     first = next(iter(by_role.values()))
-    partly = not first.told.all()
+    partly = not first.is_known.all()
     headings = ["value", "unit", *(f"{role}: {what}" for role in by_role for what in ("MAE", "RMSE", "R²"))]
-    headings += ["samples of which it is known"] if partly else []
+    headings += ["samples with a known value"] if partly else []
     units = summary.target.units or ("",) * len(summary.classes)
     lines = []
     for index, name in enumerate(summary.classes):
         cells = [escape(name), escape(units[index]) or "–"]
         for each in by_role.values():
             cells += [_number(each.mae[index], ".4g"), _number(each.rmse[index], ".4g"), _number(each.r2[index], ".3f")]
-        cells += [f"{first.having[index]} of {first.n}"] if partly else []
+        cells += [f"{first.support[index]} of {first.n}"] if partly else []
         lines.append(("", cells))
     remark = "MAE and RMSE in the unit of the value; lower is better. R²: 1 is exact, 0 a constant value."
     return table(headings, lines) + note(f"{remark} Over {seeds_text(summary)}.")

@@ -91,8 +91,8 @@ def read_names(paths: Sequence[str], labelled: bool, headers: Mapping[str, str] 
     chosen = [path for path in paths if shape_of(path, joiner) == shape]
     rows = [_tokens(path, joiner) for path in chosen]
     columns = [tuple(row[position] for row in rows) for position in range(len(rows[0]))]
-    told = [column for column in columns if _determines_header(column, [(headers or {}).get(path) for path in chosen])]
-    meaning = _meanings(columns, labelled, told)
+    by_header = [column for column in columns if _determines_header(column, [(headers or {}).get(path) for path in chosen])]
+    meaning = _meanings(columns, labelled, by_header)
     devices = [column for column, (name, _) in meaning.items() if name == "device"]
     names = Names({}, {}, others=[path for path in paths if shape_of(path, joiner) != shape])
     for number, (path, row) in enumerate(zip(chosen, rows, strict=True)):

@@ -128,9 +128,9 @@ def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, column
 def _add_units(guess: Guess, made: dict[str, Any], place: Place, table: TextTable, groups: dict[str, list[int]]) -> None:
     units, guessed = {}, False
     for kind, group in groups.items():
-        told = {unit_in(table.names[n]) for n in group} if table.names else {""}
-        if len(told) == 1 and "" not in told:
-            [unit] = told
+        header_units = {unit_in(table.names[n]) for n in group} if table.names else {""}
+        if len(header_units) == 1 and "" not in header_units:
+            [unit] = header_units
             units |= {kind: unit} if unit not in ("m/s^2", "rad/s") else {}
             if kind == "accelerometer" and acceleration_unit(table, group) not in ("", unit):
                 guess.notes.append(

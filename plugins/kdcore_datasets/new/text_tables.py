@@ -254,8 +254,8 @@ def _is_signal(table: TextTable, column: int) -> bool:
 
 def _time(table: TextTable, names: Sequence[str], taken: set[int | None]) -> tuple[int | None, str, float | None]:
     """Return the column of time stamps, their unit, and the sampling rate derived from them."""
-    told = {n: each for n, name in enumerate(table.names) for each in SECONDS.items() if each[0] == unit_in(name)}
-    named = _named(names, _TIME) if _named(names, _TIME) is not None else next(iter(told), None)
+    time_columns = {n: each for n, name in enumerate(table.names) for each in SECONDS.items() if each[0] == unit_in(name)}
+    named = _named(names, _TIME) if _named(names, _TIME) is not None else next(iter(time_columns), None)
     free = [n for n in range(table.width) if n not in taken and (not names or _advances(table, n))]
     candidates = [named] if named is not None else free
     for column in candidates:
@@ -268,8 +268,8 @@ def _time(table: TextTable, names: Sequence[str], taken: set[int | None]) -> tup
             continue
         if not back and len(np.unique(values)) < len(values) / 3:
             continue
-        if column in told:
-            return column, told[column][0], _rate(values * told[column][1])
+        if column in time_columns:
+            return column, time_columns[column][0], _rate(values * time_columns[column][1])
         for unit, seconds in SECONDS.items():
             rate = _rate(values * seconds)
             if rate and _RATES[0] <= rate <= _RATES[1]:

@@ -17,7 +17,7 @@ from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
-from kdcore_datasets.sensor_csv.recording_table import RecordingTable, described, unused_note
+from kdcore_datasets.sensor_csv.recording_table import RecordingTable, key_from_row, unused_note
 from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, gaps, read_signal, runs, stamps, stretches
 from kdcore_datasets.sensor_csv.tables import seems_headerless
 from kdcore_datasets.targets import KEEP, declared_target, read_numbers_of
@@ -136,7 +136,7 @@ class SensorCsv(Dataset):
         made = [self._sample(piece, labels, unusable) for piece in self._labelled(unusable)]
         self.unusable = unusable
         found = in_order(sample for sample in made if sample)
-        self.notes = [*self._unused, *self._headerless(found), *self._apart(found), *self._gaps(found)]
+        self.notes = [*self._unused, *self._headerless(found), *self._without_overlap(found), *self._gaps(found)]
         return found
 
     def _headerless(self, samples: Sequence[Sample]) -> Iterator[str]:
@@ -151,7 +151,7 @@ class SensorCsv(Dataset):
     def _of(self, modality: str) -> str:
         return self._kinds[modality][0]
 
-    def _apart(self, samples: Sequence[Sample]) -> Iterator[str]:
+    def _without_overlap(self, samples: Sequence[Sample]) -> Iterator[str]:
         """Return one warning for each device that recorded nothing during any part of the first device."""
         if not self._cut_columns or not samples:
             return
@@ -247,7 +247,7 @@ class SensorCsv(Dataset):
         rows, used = self.table.rows(self.root), set()
         for key, files in self._recordings().items():
             try:
-                own, name = described(key, files.values(), self.root, rows)
+                own, name = key_from_row(key, files.values(), self.root, rows)
             except DataError as error:
                 path = str(next(iter(files.values())))
                 unusable.append(Unusable(path, f"not in {self.table.file}", str(error), key.subject, fault=False))

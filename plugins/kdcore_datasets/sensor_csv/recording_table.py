@@ -42,17 +42,17 @@ class RecordingTable:
         """Return the parts of the key by file name as written in the table.
 
         Raises:
-            DataError: If the table cannot be read, or names a file twice.
+            DataError: If the table cannot be read, or has two different rows for a file.
         """
         file = root / self.file
         texts = read_texts(file, [self.path, *self.columns.values()], TextLayout(self.delimiter))
-        found: dict[str, dict[str, str]] = {}
+        rows: dict[str, dict[str, str]] = {}
         for name, *cells in texts.tolist():
             name = name.strip().replace("\\", "/")
             own: dict[str, str] = dict(zip(self.columns, map(str.strip, cells), strict=True))
-            if found.setdefault(name, own) != own:
-                raise DataError(f"{file}: names {name!r} in two rows that differ")
-        return found
+            if rows.setdefault(name, own) != own:
+                raise DataError(f"{file}: two different rows for {name!r}")
+        return rows
 
 
 def file_names(path: Path, root: Path) -> tuple[str, ...]:
@@ -61,7 +61,9 @@ def file_names(path: Path, root: Path) -> tuple[str, ...]:
     return relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem
 
 
-def described(key: SampleKey, files: Iterable[Path], root: Path, rows: Mapping[str, dict[str, str]]) -> tuple[SampleKey, str]:
+def key_from_row(
+    key: SampleKey, files: Iterable[Path], root: Path, rows: Mapping[str, dict[str, str]]
+) -> tuple[SampleKey, str]:
     """Return a recording's key with the parts from its row, and the name in that row.
 
     Raises:
@@ -70,15 +72,15 @@ def described(key: SampleKey, files: Iterable[Path], root: Path, rows: Mapping[s
     names = [name for path in files for name in file_names(path, root)]
     name = next((name for name in names if name in rows), "")
     if not name:
-        raise DataError(f"no row names {names[0]}")
+        raise DataError(f"no row for {names[0]}")
     parts = {field: value for field, value in rows[name].items() if field == "action" or value}
     return replace(key, **parts), name
 
 
 def unused_note(table: RecordingTable, rows: Iterable[str]) -> list[str]:
-    """Return a sentence about rows that name no recording."""
+    """Return a message on rows without a recording."""
     names = list(rows)
     if not names:
         return []
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return [f"{table.file}: {len(names)} rows name no recording: {shown}"]
+    return [f"{table.file}: {len(names)} rows without a recording: {shown}"]

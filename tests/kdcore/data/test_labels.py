@@ -84,7 +84,7 @@ def test_a_class_whose_training_samples_have_no_label_is_an_alarm(tmp_path):
     with pytest.raises(DataError, match="at least two classes"):
         table(tmp_path, gone, labels="partial")
     (tmp_path / "recordings").rename(tmp_path / "other")
-    with pytest.warns(UserWarning, match="tested and without a labelled training sample: 'class 1'"):
+    with pytest.warns(UserWarning, match="tested without a labelled training sample: 'class 1'"):
         table(tmp_path, labels={"recordings": [{"action": "a0"}]})
 
 

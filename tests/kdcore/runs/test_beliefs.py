@@ -85,11 +85,11 @@ def test_a_run_that_goes_on_with_other_software_says_so():
     newer = replace(FACTS, versions={"kdcore": "2", "plugin a": "1"}, code={"a": "y"})
     first = resumed_facts(newer, FACTS)
     assert list(first.resumed) == [
-        "resumed with different software or files: kdcore 1, then 2, other code of a; its seeds were trained under different "
+        "resumed with different software or files: kdcore 1, then 2, changed code of a; its seeds were trained under different "
         "conditions"
     ]
     (line,) = resumed_facts(replace(FACTS, files={"teachers.t.weights.file": "b"}), FACTS).resumed
-    assert "another file at teachers.t.weights.file" in line
+    assert "changed file at teachers.t.weights.file" in line
     assert resumed_facts(newer, first).resumed == first.resumed, "what was said stays said, once"
 
 

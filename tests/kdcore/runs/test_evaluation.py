@@ -131,7 +131,7 @@ def test_labels_that_are_others_now_are_said(windowed, monkeypatch):
     monkeypatch.setattr(Recordings, "pieces", changed)
     said, *after = evaluate_run(str(run))
     assert said.startswith("seed-0: 5 of ")
-    assert said.endswith(" samples have other labels now than in the run, whose are used")
+    assert said.endswith(" samples have different labels now; those of the run are used")
     assert after == before
 
 

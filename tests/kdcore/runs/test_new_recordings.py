@@ -1,4 +1,4 @@
-"""Evaluating a finished run on recordings that it did not have."""
+"""Evaluation of the students of a finished run on new recordings."""
 
 from __future__ import annotations
 

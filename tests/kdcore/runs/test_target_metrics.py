@@ -144,7 +144,7 @@ class TestValuesThatAreNotKnown:
         assert metrics["rmse/speed"] == pytest.approx(
             np.sqrt(sk.mean_squared_error(self.true[rows[1], 1], self.given[rows[1], 1]))
         )
-        assert found.having.tolist() == [r.sum() for r in rows]
+        assert found.support.tolist() == [r.sum() for r in rows]
         counts = np.random.default_rng(9).multinomial(N, np.full(N, 1 / N), size=3).astype(float)
         score = sk.r2_score if units else sk.mean_absolute_error
         for value, weights in zip(found.resampled(counts), counts, strict=True):
@@ -194,7 +194,7 @@ class TestLabelsThatAreNotKnown:
         np.testing.assert_allclose(np.nan_to_num(found.by_output), precision)
         shares = [TRUE[r, c].mean() for c, r in enumerate(rows)]
         assert found.constant[0] == pytest.approx(np.mean([each for each in shares if each > 0]))
-        assert found.having.tolist() == [TRUE[r, c].sum() for c, r in enumerate(rows)]
+        assert found.support.tolist() == [TRUE[r, c].sum() for c, r in enumerate(rows)]
 
     def test_resamples_and_parts(self):
         counts = random.multinomial(N, np.full(N, 1 / N), size=3).astype(float)

@@ -176,6 +176,6 @@ def test_a_killed_run_ends_the_same(home, new_home):
 
 def test_a_student_with_another_width_is_refused(new_home):
     home = new_home(**sections(encoder=encoder(projector=6)))
-    said = "the classifier of skeleton reads 8 features, but that of student 6 .let a layer before it give 8, such as"
+    said = "the classifier of skeleton reads 8 features, but that of student 6 .add a layer with 8 outputs before it, such as"
     with pytest.raises(RecipeError, match=rf"recipe.yaml:\d+: student.classifier_from: {said}"):
         dry_run(home.recipe)

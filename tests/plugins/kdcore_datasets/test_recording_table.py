@@ -41,7 +41,7 @@ def test_labels_and_subjects_come_from_the_row_that_names_the_file(folder):
     reasons = {Path(each.what).name if "rec" in each.what else each.what: each.reason for each in data.unusable}
     assert "no label" in reasons.values()
     assert reasons["rec4.csv"] == "not in labels.csv"
-    assert list(data.notes) == ["labels.csv: 1 rows name no recording: rec9.csv"]
+    assert list(data.notes) == ["labels.csv: 1 rows without a recording: rec9.csv"]
 
 
 def test_a_recording_without_a_label_in_its_row_can_be_kept(folder):
@@ -59,7 +59,7 @@ def test_a_parquet_table(folder):
 
 def test_tables_that_contradict_themselves_or_lack_columns(folder):
     (folder / "labels.csv").write_text(ROWS + "rec1.csv;ann;sit\n")
-    with pytest.raises(DataError, match=r"labels\.csv: names 'rec1\.csv' in two rows that differ"):
+    with pytest.raises(DataError, match=r"labels\.csv: two different rows for 'rec1\.csv'"):
         dataset(**options(folder)).samples()
     with pytest.raises(DataError, match="has no column 'name'"):
         dataset(**options(folder, path="name")).samples()
