@@ -143,12 +143,23 @@ def _evaluate_seed(folder: Path, recordings: Recordings, facts: Facts, outcome: 
     if len(members) > 1:
         for label, rule in outcome.ensembles.items():
             outputs[label] = combine(members, rule, outcome.target.is_classes)
-    labels = outcome.labels[rows]
-    labelled = known(labels)
     for name, predicted in outputs.items():
-        metrics = evaluate_target(outcome.target, outcome.names, predicted[labelled], labels[labelled]).metrics()
-        shown = "  ".join(_metric_text(outcome.target.metric(metric), value) for metric, value in metrics.items())
-        yield f"{folder.name} {name}: {shown}  n {int(labelled.sum())}"
+        yield metrics_line(f"{folder.name} {name}", outcome, predicted, outcome.labels[rows])
+
+
+def metrics_line(name: str, outcome: Outcome, outputs: np.ndarray, targets: np.ndarray) -> str:
+    """Return a line with the metrics of a student or ensemble, and the number of labelled samples.
+
+    Args:
+        name: Start of the line.
+        outcome: Outcome of the run, whose target and names are used.
+        outputs: Probabilities or values, (samples, outputs).
+        targets: Labels or values of the samples; unlabelled ones are left out.
+    """
+    labelled = known(targets)
+    metrics = evaluate_target(outcome.target, outcome.names, outputs[labelled], targets[labelled]).metrics()
+    shown = "  ".join(_metric_text(outcome.target.metric(metric), value) for metric, value in metrics.items())
+    return f"{name}: {shown}  n {int(labelled.sum())}"
 
 
 def _metric_text(metric: Metric, value: float) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
-from kdcore.contracts.target import known
 from kdcore.deploy.bundle import DESCRIPTION, load_student
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import fitting
@@ -20,12 +19,11 @@ from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import DISTILLED
-from kdcore.runs.evaluation import Recordings
+from kdcore.runs.evaluation import Recordings, metrics_line
 from kdcore.runs.metrics import combine
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import read_run
 from kdcore.runs.saved_students import saved_seeds
-from kdcore.runs.target_metrics import evaluate_target
 
 ALLOWED = ("data.dataset.", "data.on_bad_sample=")
 
@@ -82,10 +80,7 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
             for label, rule in outcome.ensembles.items():
                 predictions[label] = _Predictions(combine(members, rule, outcome.target.is_classes), targets)
         for name, each in predictions.items():
-            rows = known(each.targets)
-            metrics = evaluate_target(outcome.target, outcome.names, each.outputs[rows], each.targets[rows]).metrics()
-            shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-            yield f"{place.name} {name}: {shown}  n {int(rows.sum())}"
+            yield metrics_line(f"{place.name} {name}", outcome, each.outputs, each.targets)
 
 
 def _trained_on(run_id: str, modalities: Sequence[str]) -> tuple[set[str], str]:

@@ -36,10 +36,10 @@ def evaluated(run: Path, root: Path, *overrides: str) -> list[str]:
 
 
 def shown(line: str) -> tuple[float, int]:
-    """The accuracy and the number of samples in a line."""
-    found = re.search(r"accuracy (\S+) .* n (\d+)$", line)
+    """The accuracy as a fraction, printed in per cent, and the number of samples in a line."""
+    found = re.search(r"accuracy (\S+) %  macro F1 .* n (\d+)$", line)
     assert found, line
-    return float(found[1]), int(found[2])
+    return float(found[1]) / 100, int(found[2])
 
 
 def accuracy_by_hand(run: Path, files: list[Path]) -> float:
@@ -57,7 +57,7 @@ def test_new_subjects_are_evaluated_with_their_own_labels(trained, tmp_path):
     new = write_recordings(tmp_path / "new", seed=7, subjects=6)
     [line] = evaluated(run, new)
     expected = accuracy_by_hand(run, sorted(new.glob("*.csv")))
-    assert shown(line) == (pytest.approx(expected, abs=1e-4), 24)
+    assert shown(line) == (pytest.approx(expected, abs=6e-4), 24)
 
 
 def test_classes_are_matched_by_name(trained, tmp_path):
@@ -68,7 +68,7 @@ def test_classes_are_matched_by_name(trained, tmp_path):
         file.rename(file.with_name(file.name.replace("sit", "zumba")))
     said, line = evaluated(run, new)
     assert said == "8 recordings of class 'zumba', which the student does not know, were left out"
-    assert shown(line) == (pytest.approx(accuracy_by_hand(run, sorted(new.glob("*_walk_*.csv"))), abs=1e-4), 8)
+    assert shown(line) == (pytest.approx(accuracy_by_hand(run, sorted(new.glob("*_walk_*.csv"))), abs=6e-4), 8)
 
 
 def test_recordings_that_were_trained_on_are_left_out_whatever_their_names(trained, tmp_path):
