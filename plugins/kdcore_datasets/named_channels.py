@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcore import DataError, Modality, conversion, same_rate, warn
+from kdcore import INTERRUPTED, DataError, Modality, Signal, conversion, largest_gap, same_rate, warn
 from kdcore_datasets.modalities import SECONDS
 
 TIME_NAMES = ("time", "timestamp", "times", "t")
@@ -148,7 +148,7 @@ def _factor(own: str, name: str, units: str, modality: Modality) -> float:
 
 
 def check_clock(times: np.ndarray, name: str, rate: float) -> None:
-    """Check that a column of time stamps is consistent with the rate.
+    """Check that a column of time stamps is consistent with the rate. Warn of a gap, since the rows are read without it.
 
     Raises:
         DataError: If its median step is not ``1 / rate`` in any unit of time that the column name allows.
@@ -163,6 +163,13 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
     step = float(np.median(steps))
     if not any(same_rate(step * scale * rate, 1.0) for scale in scales):
         raise DataError(f"column {name!r} increases by {step:g} per row, which does not match {rate:g} samples per second")
+    if largest_gap(Signal(times, rate, times=times)) > INTERRUPTED:
+        row = int(steps.argmax()) + 2
+        warn(
+            f"column {name!r} jumps by {steps.max():.4g} at row {row}, more than {INTERRUPTED} samples; the rows are read "
+            "without this gap, so cut the recording there",
+            kind=f"{name} jumps",
+        )
 
 
 def refuse_clock(values: np.ndarray) -> None:

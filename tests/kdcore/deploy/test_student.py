@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -170,6 +171,16 @@ def test_recordings_of_another_rate_are_refused_where_nothing_resamples(tmp_path
     assert Ensemble({"a": student, "b": both}).rate_read("accelerometer") is None
     both.branches[0].on_samples = []
     assert Ensemble({"a": student, "b": both}).rate_read("accelerometer") == 50.0
+
+
+@pytest.mark.parametrize(("pause", "warned"), [(8 / 50, False), (12 / 50, True), (3600.0, True)])
+def test_a_gap_in_the_time_column_of_a_plain_table_is_named(folder, pause, warned):
+    frame, seconds = pd.DataFrame(walk(70), columns=["x", "y", "z"]), np.arange(70) / 50
+    seconds[35:] += pause
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        kdcore.load_student(folder).predict(frame.assign(time=seconds))
+    assert any("column 'time' jumps by" in str(each.message) and "at row 36" in str(each.message) for each in caught) == warned
 
 
 def test_rows_of_a_frame_that_are_not_in_the_order_of_time_are_refused(folder):
