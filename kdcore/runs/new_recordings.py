@@ -73,7 +73,7 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
             student, left_out = load_student(path, trust_code=True), Counter()
             found[path.name] = _judge(student, dataset, samples, trained, skip, left_out)
             if not said:
-                yield from (f"{count} {reason}" for reason, count in left_out.items())
+                yield from _sentences(left_out)
                 said = True
         outcome = distilled[seed]
         members = [found[name].outputs for name in outcome.members if name in found]
@@ -131,9 +131,24 @@ def _judge(
         outputs += [student.probabilities([piece])[0] for piece in pieces]
         targets += [target] * len(pieces)
     if not outputs:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        reasons = "; ".join(_sentences(left_out))
         raise DataError(f"no recording can be evaluated{f': {reasons}' if reasons else ''}")
     return _Judged(np.stack(outputs), np.array(targets))
+
+
+def _sentences(left_out: Counter[str]) -> list[str]:
+    """Return each reason with its number of recordings."""
+    return [f"{count} {_singular(reason) if count == 1 else reason}" for reason, count in left_out.items()]
+
+
+def _singular(reason: str) -> str:
+    for plural, single in (
+        ("recordings", "recording"),
+        (" were left out", " was left out"),
+        ("trained on them", "trained on it"),
+    ):
+        reason = reason.replace(plural, single, 1)
+    return reason
 
 
 def _pieces(student: Predictor, signals: Mapping[str, Signal]) -> list[dict[str, Signal]]:

@@ -16,6 +16,8 @@ from kdcore import DataError, Modality, conversion, same_rate, warn
 from kdcore_datasets.modalities import SECONDS
 
 TIME_NAMES = ("time", "timestamp", "times", "t")
+INTERRUPTED = 10
+"""Gap in median times between two rows above which a table counts as interrupted."""
 STEADY = 8
 """Minimum number of rows for an unnamed first column with equal steps to count as time stamps."""
 
@@ -148,7 +150,7 @@ def _factor(own: str, name: str, units: str, modality: Modality) -> float:
 
 
 def check_clock(times: np.ndarray, name: str, rate: float) -> None:
-    """Check that a column of time stamps is consistent with the rate.
+    """Check that a column of time stamps is consistent with the rate, and warn about a gap of more than ten samples.
 
     Raises:
         DataError: If its median step is not ``1 / rate`` in any unit of time that the column name allows.
@@ -163,6 +165,13 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
     step = float(np.median(steps))
     if not any(same_rate(step * scale * rate, 1.0) for scale in scales):
         raise DataError(f"column {name!r} increases by {step:g} per row, which does not match {rate:g} samples per second")
+    longest = int(steps.argmax())
+    if steps[longest] > INTERRUPTED * step:
+        warn(
+            f"column {name!r} increases by {steps[longest]:g} at row {longest + 2}, a gap of more than {INTERRUPTED} samples; "
+            "the recording is read as if it were not interrupted, so cut it there",
+            kind=f"{name} interrupted",
+        )
 
 
 def refuse_clock(values: np.ndarray) -> None:

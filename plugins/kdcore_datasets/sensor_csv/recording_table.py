@@ -81,4 +81,4 @@ def unused_note(table: RecordingTable, rows: Iterable[str]) -> list[str]:
     if not names:
         return []
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return [f"{table.file}: {len(names)} rows name no recording: {shown}"]
+    return [f"{table.file}: {'1 row names' if len(names) == 1 else f'{len(names)} rows name'} no recording: {shown}"]

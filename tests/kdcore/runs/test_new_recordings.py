@@ -79,6 +79,9 @@ def test_recordings_that_were_trained_on_are_left_out_whatever_their_names(train
     said, line = evaluated(run, new)
     assert said == "4 recordings were left out because the run trained on them"
     assert shown(line)[1] == 4
+    for file in sorted(new.glob("s9_*"))[1:]:
+        file.unlink()
+    assert evaluated(run, new)[0] == "1 recording was left out because the run trained on it"
     with pytest.raises(DataError, match=r"no recording can be evaluated: 8 recordings .* trained on them"):
         evaluated(run, shutil.copytree(root, tmp_path / "same", ignore=shutil.ignore_patterns("s2_*", "s4_*")))
 
@@ -90,7 +93,7 @@ def test_damaged_recordings_are_an_error_or_counted(trained, tmp_path):
     with pytest.raises(DataError, match=r"s1_walk_1\.csv"):
         evaluated(run, new)
     said, line = evaluated(run, new, "data.on_bad_sample=skip")
-    assert (said, shown(line)[1]) == ("1 damaged recordings were left out", 3)
+    assert (said, shown(line)[1]) == ("1 damaged recording was left out", 3)
 
 
 def test_only_the_dataset_can_be_overridden(trained, tmp_path):
