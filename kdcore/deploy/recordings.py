@@ -73,7 +73,8 @@ def read_recording(
         signal = _read_as(used, options, path, name)
     except KdcoreError as error:
         if path.is_dir():
-            of = f" of dataset {used!r} ({_without(path, error)})" if used else ""
+            reason = _without(path, error).removeprefix("is a folder")
+            of = f" of dataset {used!r}{f' ({reason})' if reason else ''}" if used else ""
             raise DataError(f"{path}: a folder, not a recording{of}; give the files in it") from error
         if dataset:
             raise

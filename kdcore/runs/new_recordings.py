@@ -61,7 +61,7 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
     skip, counts_reported = recipe.data.on_bad_sample == "skip", False
     if not skip and (broken := next((each for each in dataset.unusable if each.fault), None)):
         raise DataError(f"{broken.what}: {broken.detail or broken.reason} (data.on_bad_sample=skip leaves it out)")
-    yield from (f"{count} left out: {why}" for why, count in Counter(each.reason for each in dataset.unusable).items())
+    yield from _lines(Counter(each.reason for each in dataset.unusable))
     trained, note = _trained_on(run_id, recipe.student_modalities)
     if note:
         yield note
@@ -71,7 +71,7 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
             student, left_out = load_student(path, trust_code=True), Counter()
             predictions[path.name] = _predict(student, dataset, samples, trained, skip, left_out)
             if not counts_reported:
-                yield from (f"{count} {reason}" for reason, count in left_out.items())
+                yield from _lines(left_out)
                 counts_reported = True
         outcome = distilled[seed]
         members = [predictions[name].outputs for name in outcome.members if name in predictions]
@@ -110,25 +110,29 @@ def _predict(
             left_out[target] += 1
             continue
         if missing := [name for name in student.modalities if name not in sample.sources]:
-            left_out[f"recordings without {' and '.join(missing)} were left out"] += 1
+            left_out[f"no {' and no '.join(missing)}"] += 1
             continue
         try:
             signals = {name: dataset.read(sample, name) for name in student.modalities}
         except DataError:
             if not skip:
                 raise
-            left_out["damaged recordings were left out"] += 1
+            left_out["damaged"] += 1
             continue
         if any(_digest(signal) in trained for signal in signals.values()):
-            left_out["recordings were left out because the run trained on them"] += 1
+            left_out["the run trained on the recording"] += 1
             continue
         pieces = _pieces(student, signals)
         outputs += [student.probabilities([piece])[0] for piece in pieces]
         targets += [target] * len(pieces)
     if not outputs:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        reasons = "; ".join(_lines(left_out))
         raise DataError(f"no recording can be evaluated{f': {reasons}' if reasons else ''}")
     return _Predictions(np.stack(outputs), np.array(targets))
+
+
+def _lines(left_out: Counter[str]) -> list[str]:
+    return [f"{count} left out: {reason}" for reason, count in left_out.items()]
 
 
 def _pieces(student: Predictor, signals: Mapping[str, Signal]) -> list[dict[str, Signal]]:
@@ -140,10 +144,10 @@ def _target(sample: Sample, dataset: Dataset, student: Predictor) -> int | tuple
     if not student.target.is_classes:
         if list(dataset.classes) != list(student.classes):
             raise DataError(f"the student predicts {', '.join(student.classes)}, the dataset has {', '.join(dataset.classes)}")
-        return "recordings without a target were left out" if sample.target is None else tuple(sample.target)
+        return "no target" if sample.target is None else tuple(sample.target)
     if sample.label is None:
-        return "recordings without a label were left out"
+        return "no label"
     name = dataset.classes[sample.label]
     if name not in student.classes:
-        return f"recordings of class {name!r}, which the student does not know, were left out"
+        return f"the student does not know the class {name!r}"
     return list(student.classes).index(name)

@@ -165,6 +165,8 @@ def _refuse_overlap(runs: Sequence[FinishedRun], parts: Sequence[_Part]) -> None
     run_of: dict[SampleKey, str] = {}
     for run, part in zip(runs, parts, strict=True):
         for key in part.outputs.keys:
+            if run_of.get(key) == run.folder.name:
+                raise UsageError(f"{run.folder.name} is given twice")
             if key in run_of:
                 raise UsageError(f"{key} is in the test splits of both {run_of[key]} and {run.folder.name}: give one of them")
             run_of[key] = run.folder.name

@@ -148,7 +148,7 @@ def _factor(own: str, name: str, units: str, modality: Modality) -> float:
 
 
 def check_clock(times: np.ndarray, name: str, rate: float) -> None:
-    """Check that a column of time stamps is consistent with the rate. Warn of a gap, since the rows are read without it.
+    """Check that a column of time stamps is consistent with the rate, and warn about a gap of more than ten samples.
 
     Raises:
         DataError: If its median step is not ``1 / rate`` in any unit of time that the column name allows.
@@ -166,9 +166,9 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
     if largest_gap(Signal(times, rate, times=times)) > INTERRUPTED:
         row = int(steps.argmax()) + 2
         warn(
-            f"column {name!r} jumps by {steps.max():.4g} at row {row}, more than {INTERRUPTED} samples; the rows are read "
-            "without this gap, so cut the recording there",
-            kind=f"{name} jumps",
+            f"column {name!r} increases by {steps.max():g} at row {row}, a gap of more than {INTERRUPTED} samples; the recording "
+            "is read as if it were not interrupted, so cut it there",
+            kind=f"{name} interrupted",
         )
 
 

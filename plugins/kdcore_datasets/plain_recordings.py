@@ -123,6 +123,9 @@ class TextTable(Table):
     Args:
         lines: Lines of the table.
         decimal: Decimal mark.
+
+    Raises:
+        DataError: If the columns are separated by the decimal mark.
     """
 
     def __init__(self, lines: Iterable[str], decimal: str = "."):
@@ -130,6 +133,8 @@ class TextTable(Table):
         self._first = next(self._lines, None)
         first_line = self._first[1] if self._first else ""
         self.layout, names = layout_of(first_line, decimal)
+        if decimal == "," and self.layout.delimiter == " " and any("," in name for name in names):
+            raise DataError("with --decimal , columns are separated by semicolons, tabs or blanks, not by commas")
         super().__init__(names, len(cells_of(first_line, self.layout)))
 
     def _rows(self) -> Iterator[tuple[int, str]]:

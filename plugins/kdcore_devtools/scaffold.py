@@ -140,7 +140,7 @@ def new_plugin(kind: str, name: str, to: Path = Path()) -> Path:
     plugin = NewPlugin(kind, name)
     folder = to / plugin.package
     if not to.is_dir():
-        raise UsageError(f"{to} is not a folder")
+        raise UsageError(f"{to} is not a folder" if to.exists() else f"{to}: no such folder; create it first")
     if folder.exists():
         raise UsageError(f"{folder} already exists; nothing was written")
     for place, content in plugin.files():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import DataError, KdcoreError, Predictor, Recordings, Signal, read_recording
+from kdcore import DataError, KdcoreError, Predictor, Recordings, Signal, UsageError, read_recording
 from kdcore_export.graph import dtype, students_of
 
 Piece = dict[str, np.ndarray]
@@ -59,6 +59,22 @@ class Given:
     units: str = ""
     decimal: str = "."
 
+    def refuse_unused(self) -> None:
+        """Refuse settings for reading files if there are no files.
+
+        Raises:
+            UsageError: The message names the option.
+        """
+        set_here = {
+            "dataset": self.dataset != "",
+            "rate": self.rate is not None,
+            "units": self.units != "",
+            "decimal": self.decimal != ".",
+        }
+        unused = [option for option, is_set in set_here.items() if is_set and not self.files]
+        if unused:
+            raise UsageError(f"--{unused[0]} requires --check")
+
 
 def gather(
     predictor: Predictor,
@@ -84,7 +100,7 @@ def gather(
     else:
         found = _cut(predictor, "generated signals", _generated(predictor, samples), samples)
     if not found.pieces:
-        raise DataError(f"none of the {found.what} has {', '.join(str(each) for each in samples.values())} samples")
+        raise DataError(f"none of the {found.what} has at least {', '.join(str(each) for each in samples.values())} samples")
     return found
 
 

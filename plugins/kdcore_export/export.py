@@ -54,6 +54,7 @@ def export_student(request: Request) -> Iterator[str]:
             raise UsageError(f"{option} requires --format onnx; {request.output} is {format}")
     if format == "executorch":
         refuse_missing()
+    request.check.refuse_unused()
     if not request.output.parent.is_dir():
         raise UsageError(f"{request.output.parent}: no such folder")
     folder = find_student(request.student, request.seed)

@@ -83,4 +83,4 @@ def unused_note(table: RecordingTable, rows: Iterable[str]) -> list[str]:
     if not names:
         return []
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return [f"{table.file}: {len(names)} rows without a recording: {shown}"]
+    return [f"{table.file}: rows without a recording ({len(names)}): {shown}"]

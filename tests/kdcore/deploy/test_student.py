@@ -180,7 +180,9 @@ def test_a_gap_in_the_time_column_of_a_plain_table_is_named(folder, pause, warne
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         kdcore.load_student(folder).predict(frame.assign(time=seconds))
-    assert any("column 'time' jumps by" in str(each.message) and "at row 36" in str(each.message) for each in caught) == warned
+    assert (
+        any("column 'time' increases by" in str(each.message) and "at row 36" in str(each.message) for each in caught) == warned
+    )
 
 
 def test_rows_of_a_frame_that_are_not_in_the_order_of_time_are_refused(folder):

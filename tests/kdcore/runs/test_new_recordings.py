@@ -67,7 +67,7 @@ def test_classes_are_matched_by_name(trained, tmp_path):
     for file in new.glob("*_sit_*.csv"):
         file.rename(file.with_name(file.name.replace("sit", "zumba")))
     said, line = evaluated(run, new)
-    assert said == "8 recordings of class 'zumba', which the student does not know, were left out"
+    assert said == "8 left out: the student does not know the class 'zumba'"
     assert shown(line) == (pytest.approx(accuracy_by_hand(run, sorted(new.glob("*_walk_*.csv"))), abs=6e-4), 8)
 
 
@@ -77,9 +77,12 @@ def test_recordings_that_were_trained_on_are_left_out_whatever_their_names(train
     for file in root.glob("s3_*.csv"):
         shutil.copy(file, new / file.name.replace("s3", "s9"))
     said, line = evaluated(run, new)
-    assert said == "4 recordings were left out because the run trained on them"
+    assert said == "4 left out: the run trained on the recording"
     assert shown(line)[1] == 4
-    with pytest.raises(DataError, match=r"no recording can be evaluated: 8 recordings .* trained on them"):
+    for file in sorted(new.glob("s9_*"))[1:]:
+        file.unlink()
+    assert evaluated(run, new)[0] == "1 left out: the run trained on the recording"
+    with pytest.raises(DataError, match=r"no recording can be evaluated: 8 left out: the run trained on the recording"):
         evaluated(run, shutil.copytree(root, tmp_path / "same", ignore=shutil.ignore_patterns("s2_*", "s4_*")))
 
 
@@ -90,7 +93,7 @@ def test_damaged_recordings_are_an_error_or_counted(trained, tmp_path):
     with pytest.raises(DataError, match=r"s1_walk_1\.csv"):
         evaluated(run, new)
     said, line = evaluated(run, new, "data.on_bad_sample=skip")
-    assert (said, shown(line)[1]) == ("1 damaged recordings were left out", 3)
+    assert (said, shown(line)[1]) == ("1 left out: damaged", 3)
 
 
 def test_only_the_dataset_can_be_overridden(trained, tmp_path):

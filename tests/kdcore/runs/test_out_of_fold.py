@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -112,9 +113,12 @@ def test_runs_that_are_no_folds_of_one_recipe_are_refused(folds, tmp_path):
     _, runs, other = folds
     with pytest.raises(UsageError, match=r"differ in data\.batch_size: outputs of several runs"):
         store_outputs([runs[0], other], "student", tmp_path / "out.npz")
-    with pytest.raises(UsageError, match=rf"subject 1, .* is in the test splits of both {runs[0].name} and {runs[0].name}"):
+    with pytest.raises(UsageError, match=rf"^{runs[0].name} is given twice$"):
         store_outputs([runs[0], runs[0]], "student", tmp_path / "out.npz")
-    assert not list(tmp_path.iterdir())
+    again = shutil.copytree(runs[0], tmp_path / "again")
+    with pytest.raises(UsageError, match=rf"subject 1, .* is in the test splits of both {runs[0].name} and again"):
+        store_outputs([runs[0], again], "student", tmp_path / "out.npz")
+    assert [each.name for each in tmp_path.iterdir()] == ["again"]
 
 
 def test_the_command_takes_several_runs(folds, tmp_path):

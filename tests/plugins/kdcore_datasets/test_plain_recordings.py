@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -190,6 +191,25 @@ def test_time_stamps_must_agree_with_the_rate(scale, name):
     np.testing.assert_allclose(read_table(text, ACCELEROMETER, 50.0).values, VALUES.astype(np.float32))
     with pytest.raises(DataError, match="which does not match 20 samples per second"):
         read_table(text, ACCELEROMETER, 20.0)
+
+
+@pytest.mark.parametrize(("gap", "said"), [(9.5, False), (10.5, True)])
+def test_a_gap_in_the_time_stamps_is_reported(gap, said):
+    times = np.arange(10) / 50 + np.where(np.arange(10) < 6, 0, (gap - 1) / 50)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        read_table(table("time,x,y,z", [times, *VALUES.T]), ACCELEROMETER, 50.0)
+    step = "column 'time' increases by 0.21 at row 7, a gap of more than 10 samples"
+    expected = f"{step}; the recording is read as if it were not interrupted, so cut it there"
+    assert [str(each.message) for each in found] == ([expected] if said else [])
+
+
+@pytest.mark.parametrize("header", ["x,y,z", "x, y, z"])
+def test_decimal_commas_of_a_table_that_commas_separate(header):
+    with pytest.raises(
+        DataError, match=r"^with --decimal , columns are separated by semicolons, tabs or blanks, not by commas$"
+    ):
+        read_table(f"{header}\n1,2,3", ACCELEROMETER, 50.0, decimal=",")
 
 
 def test_time_stamps_without_a_name_are_not_taken_for_a_channel():

@@ -41,7 +41,7 @@ def test_labels_and_subjects_come_from_the_row_that_names_the_file(folder):
     reasons = {Path(each.what).name if "rec" in each.what else each.what: each.reason for each in data.unusable}
     assert "no label" in reasons.values()
     assert reasons["rec4.csv"] == "not in labels.csv"
-    assert list(data.notes) == ["labels.csv: 1 rows without a recording: rec9.csv"]
+    assert list(data.notes) == ["labels.csv: rows without a recording (1): rec9.csv"]
 
 
 def test_a_recording_without_a_label_in_its_row_can_be_kept(folder):

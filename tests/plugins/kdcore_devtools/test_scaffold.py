@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(KdcoreError, match="nowhere is not a folder"):
+    with pytest.raises(KdcoreError, match="nowhere: no such folder; create it first"):
         new_plugin("loss", "mine", tmp_path / "nowhere")
 
 

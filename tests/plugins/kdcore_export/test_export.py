@@ -17,7 +17,7 @@ import torch
 from saved import ALONE
 from scipy.stats import binomtest
 
-from kdcore import DataError, KdcoreError, Modality, Signal, load_predictor, load_student
+from kdcore import DataError, KdcoreError, Modality, Signal, UsageError, load_predictor, load_student
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.deploy.bundle import save_student
 from kdcore.runs.outcome import read_outcome
@@ -103,7 +103,7 @@ def test_a_fixed_number_of_samples(students, tmp_path):
     x = clip(48)
     expected = load_student(students / "a").predict({"accelerometer": Signal(x, 50.0)})
     np.testing.assert_allclose(run.run(["probabilities"], {"accelerometer": x[None]})[0], expected, atol=1e-5)
-    with pytest.raises(KdcoreError, match="has 5000 samples"):
+    with pytest.raises(KdcoreError, match="has at least 5000 samples"):
         list(export_student(Request(str(students / "a"), tmp_path / "none.onnx", samples=5000)))
     assert not (tmp_path / "none.onnx").exists()
 
@@ -127,6 +127,12 @@ def test_a_table_with_decimal_commas_and_another_unit_to_compare_on(students, tm
     command = [sys.executable, "-m", "kdcore", "export", students / "a", "--output", tmp_path / "s.onnx", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert " on 1 given recordings\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("option", [{"rate": 50.0}, {"units": "g"}, {"decimal": ","}, {"dataset": "utd-mhad"}])
+def test_how_to_read_recordings_requires_recordings(students, tmp_path, option):
+    with pytest.raises(UsageError, match=f"^--{next(iter(option))} requires --check$"):
+        list(export_student(Request(str(students / "a"), tmp_path / "s.onnx", check=Given(**option))))
 
 
 def test_recordings_too_short_for_a_fixed_length_are_counted(students, tmp_path):
