@@ -166,8 +166,8 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
     if largest_gap(Signal(times, rate, times=times)) > INTERRUPTED:
         row = int(steps.argmax()) + 2
         warn(
-            f"column {name!r} increases by {steps.max():g} at row {row}, a gap of more than {INTERRUPTED} samples; the recording "
-            "is read as if it were not interrupted, so cut it there",
+            f"column {name!r} increases by {steps.max():g} at row {row}, a gap of more than {INTERRUPTED} samples; "
+            "the recording is read as if it were not interrupted, so cut it there",
             kind=f"{name} interrupted",
         )
 
