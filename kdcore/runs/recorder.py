@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from kdcore.contracts.tracker import Tracker
+from kdcore.plugin.files import is_file
 from kdcore.recipe.plan import BASELINE, DISTILLED
 from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import RunListener
@@ -70,12 +71,12 @@ class RunRecorder:
         for note in (*notes, *facts.resumed):
             self.listener.say(note)
         tags = tags_of(self.run, self.state.extends.get("run", ""))
-        self.journal.start("root", self.run.recipe.name, None, tags, flattened(self.plan.filled))
+        self.journal.start("root", self.run.recipe.name, None, tags, _params(self.plan.filled))
 
     def begin_seed(self, seed: int) -> None:
         """Begin the record of a seed, or continue it."""
         name = self.run.recipe.name
-        params = {**flattened(self.plan.filled), "seed": seed}  # all params, so that trackers can compare seeds across runs
+        params = {**_params(self.plan.filled), "seed": seed}  # all params, so that trackers can compare seeds across runs
         self.journal.start(f"seed-{seed}", f"{name} seed {seed}", "root", {"seed": seed}, params)
 
     def metrics(self, seed: int, arm: str, values: Mapping[str, float], step: int) -> None:
@@ -135,3 +136,9 @@ class RunRecorder:
         """Write the timings so far to the run's facts; not for a run that was complete before."""
         if self._timed:
             record_phases(self.run.folder, self.phases.listed())
+
+
+def _params(filled: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe's keys; plugin files by the path of their copy in the run's folder, which a resumed run loads."""
+    plugins = [f"plugins/{Path(name).name}" if is_file(name) else name for name in filled["plugins"]]
+    return flattened({**filled, "plugins": plugins})

@@ -337,8 +337,9 @@ class Assembly:
         known = distiller.known_classes(learner, spec)
         if known is not None:
             if len(known) < 2:
-                what = f"{learner} and {', '.join(spec.teachers)} have {len(known)} classes of the run in common"
-                raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
+                common = "only one class" if len(known) else "no class"
+                what = f"{', '.join([learner, *spec.teachers])} have {common} of the run in common; a term requires two"
+                raise RecipeError([self.builder.problem(spec.path, what)])
             student, classes = student.of_classes(known), tuple(classes[index] for index in known.tolist())
             teachers, peers = ({name: each.of_classes(known) for name, each in group.items()} for group in (teachers, peers))
             of_class = None if of_class is None else of_class[known]

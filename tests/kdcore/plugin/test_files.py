@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from runs import Home
+from runs import Home, tracked
 from safetensors.torch import save_file
 
 from kdcore.cli.main import _without_plugin_files
@@ -212,6 +212,8 @@ def test_a_stopped_run_goes_on_although_the_file_has_changed(home):
     assert home.resume() == 0, home.said()
     [run] = home.runs
     assert (run / "plugins" / "gap_loss.py").read_text() == GAP
+    assert "cannot be tracked" not in home.said(), "MLflow refuses other values of parameters"
+    assert {params["plugins"] for _, params, _ in tracked(home).values()} == {"['plugins/gap_loss.py']"}
     assert "- plugins/gap_loss.py" in (run / "recipe.yaml").read_text()
     assert re.search('"plugin.gap-loss": "file [0-9a-f]{12}"', (run / "tracking" / "journal.jsonl").read_text())
 

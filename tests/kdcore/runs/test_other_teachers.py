@@ -204,7 +204,7 @@ def test_a_loss_that_reads_every_class_combines_teachers_of_different_classes(tr
     torch.save(few, home.folder / "few.pt")
     other = "teachers.other={like: skeleton, weights: few.pt, classes: [push, wave]}"
     words = ["plugins=[union_loss.py]", other, action(["push", *ACTIONS]), "losses=[union]"]
-    with pytest.raises(RecipeError, match="have 1 classes of the run in common, but a term needs two"):
+    with pytest.raises(RecipeError, match="have only one class of the run in common; a term requires two"):
         session_of(home, trained[1], *words, "losses=[soft-target]")
     prepared = session_of(home, trained[1], *words)
     distiller, table, [stage] = prepared.distiller, prepared.table, prepared.assembly.plan.stages["distilled"]
@@ -246,7 +246,7 @@ def test_a_student_that_starts_from_other_classes_has_its_head_mapped(trained, h
             [action(["push", "kick"])],
             r"knows none of the run's classes \(it has wave, punch, sit down; the run has push, kick\)",
         ),
-        ([action(["wave", "kick"])], r"have 1 classes of the run in common, but a term needs two"),
+        ([action(["wave", "kick"])], r"have only one class of the run in common; a term requires two"),
         ([f"{LIKE}.encoder.width=8"], r"skeleton\.safetensors does not fit the encoder: \d of \d+ tensors match"),
     ],
 )
