@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -79,6 +80,18 @@ def test_what_the_teacher_of_a_teacher_was_trained_on_counts(new_home, tmp_path)
     assert {key.subject for key in load_outputs(tmp_path / "out.npz").trained_on} == {"1", "2"}
 
 
+def test_what_the_networks_behind_a_file_were_trained_on_counts(folds, tmp_path):
+    """The file's networks were trained on the subjects of folds 2 and 3, and the student on those of folds 1 and 3."""
+    home, runs, _ = folds
+    store_outputs(runs[0], "skeleton", tmp_path / "one.npz")
+    before = set(home.runs)
+    words = [f"teachers={{skeleton: null, file: {{outputs: {tmp_path / 'one.npz'}}}}}", "student.learns_from=[file]"]
+    assert home.run(FOLD.format(2), *words, "schedule=null", "training.epochs=1") == 0, home.said()
+    [run] = set(home.runs) - before
+    store_outputs(run, "student", tmp_path / "out.npz")
+    assert len(load_outputs(tmp_path / "out.npz").trained_on) == 27
+
+
 class Said(RunListener):
     """The lines of a run."""
 
@@ -115,6 +128,11 @@ def test_runs_that_are_no_folds_of_one_recipe_are_refused(folds, tmp_path):
     with pytest.raises(UsageError, match=rf"subject 1, .* is in the test splits of both {runs[0].name} and {runs[0].name}"):
         store_outputs([runs[0], runs[0]], "student", tmp_path / "out.npz")
     assert not list(tmp_path.iterdir())
+    copy = shutil.copytree(runs[1], tmp_path / "copy")
+    facts = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(facts | {"fingerprint": "another"}))
+    with pytest.raises(UsageError, match="were made on different recordings"):
+        store_outputs([runs[0], copy], "student", tmp_path / "out.npz")
 
 
 def test_the_command_takes_several_runs(folds, tmp_path):
