@@ -234,9 +234,11 @@ def test_a_copy_in_the_test_split_is_a_leak(tmp_path, how):
     assert toys.table(toys.Files(tmp_path), pipelines, tmp_path / "cache").warnings == ()
 
 
-def test_a_copy_within_a_split_is_said(tmp_path):
+@pytest.mark.parametrize(("copy", "original"), [("s1-a0-t0", "s0-a0-t0"), ("s3-a0-t1", "s3-a0-t0")])
+def test_a_copy_within_a_split_is_said(tmp_path, copy, original):
+    """Subjects s0 and s1 train, s3 tests."""
     toys.write(tmp_path)
-    np.save(tmp_path / "wrist-s1-a0-t0.npy", np.load(tmp_path / "wrist-s0-a0-t0.npy"))
+    np.save(tmp_path / f"wrist-{copy}.npy", np.load(tmp_path / f"wrist-{original}.npy"))
     with pytest.warns(UserWarning, match="1 recordings occur more than once"):
         table = toys.table(toys.Files(tmp_path), {"student": Pipeline([toys.branch()])}, tmp_path / "cache")
     assert len(table.warnings) == 1

@@ -311,6 +311,26 @@ def test_an_interrupted_recording_is_named_once(tmp_path):
     assert len(found) == 1
 
 
+def test_time_stamps_of_a_short_recording_agree_with_the_given_rate(tmp_path):
+    """Twelve samples span eleven intervals."""
+    columns = {"accelerometer": ["x", "y", "z"]}
+    watch = {"pattern": "{subject}_{action}_{trial}.csv", "columns": columns, "time_column": "time", "time_unit": "s"}
+    modality = ACCELEROMETER.renamed("accelerometer-watch")
+    student = load_student(saved_student(tmp_path / "student", modality, "sensor-csv", options={"devices": {"watch": watch}}))
+    rows = np.column_stack([np.arange(12) / 50, walk(12)])
+    np.savetxt(tmp_path / "1_a_1.csv", rows, delimiter=",", header="time,x,y,z", comments="")
+    assert len(read_recording(student, tmp_path / "1_a_1.csv", rate=50.0)) == 12
+    with pytest.raises(DataError, match=r"its time stamps give 50 samples per second, but --rate is 54\.5"):
+        read_recording(student, tmp_path / "1_a_1.csv", rate=54.5)
+
+
+def test_a_dataset_that_is_named_reads_the_file_also_an_array(tmp_path):
+    student = load_student(saved_student(tmp_path / "student"))
+    np.save(tmp_path / "clip.npy", walk(70))
+    with pytest.raises(DataError, match=r"clip\.npy"):
+        read_recording(student, tmp_path / "clip.npy", dataset="utd-mhad")
+
+
 @pytest.mark.parametrize("rate", [0.0, -0.0, -5.0, float("nan"), float("inf")])
 def test_no_recording_has_a_rate_that_is_not_positive(tmp_path, rate):
     columns = {"accelerometer": ["x", "y", "z"]}

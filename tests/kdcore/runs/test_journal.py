@@ -137,3 +137,14 @@ def test_no_two_names_become_one_and_trackers_take_them_all(tmp_path):
         _validate_metric_name(name)
         assert len(name) <= 250
     assert {"höhe", "a_b", "日本/語", "x" * 250} <= {*metrics}, "what is valid stays as it is"
+
+
+def test_runs_under_way_are_listed_latest_first_so_that_seeds_end_before_their_parent(tmp_path):
+    journal = RunJournal(tmp_path)
+    journal.start("root", "run")
+    for seed in (0, 1, 2):
+        journal.start(f"seed-{seed}", f"seed {seed}", "root")
+    journal.finish("seed-1")
+    journal.commit()
+    journal.start("seed-3", "seed 3", "root")  # not committed
+    assert journal.under_way() == ["seed-2", "seed-0", "root"]

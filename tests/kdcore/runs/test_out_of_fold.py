@@ -80,6 +80,18 @@ def test_what_the_teacher_of_a_teacher_was_trained_on_counts(new_home, tmp_path)
     assert {key.subject for key in load_outputs(tmp_path / "out.npz").trained_on} == {"1", "2"}
 
 
+def test_what_the_networks_behind_a_file_were_trained_on_counts(folds, tmp_path):
+    """The file's networks were trained on the subjects of folds 2 and 3, and the student on those of folds 1 and 3."""
+    home, runs, _ = folds
+    store_outputs(runs[0], "skeleton", tmp_path / "one.npz")
+    before = set(home.runs)
+    words = [f"teachers={{skeleton: null, file: {{outputs: {tmp_path / 'one.npz'}}}}}", "student.learns_from=[file]"]
+    assert home.run(FOLD.format(2), *words, "schedule=null", "training.epochs=1") == 0, home.said()
+    [run] = set(home.runs) - before
+    store_outputs(run, "student", tmp_path / "out.npz")
+    assert len(load_outputs(tmp_path / "out.npz").trained_on) == 27
+
+
 class Said(RunListener):
     """The lines of a run."""
 
@@ -118,6 +130,10 @@ def test_runs_that_are_no_folds_of_one_recipe_are_refused(folds, tmp_path):
     again = shutil.copytree(runs[0], tmp_path / "again")
     with pytest.raises(UsageError, match=rf"subject 1, .* is in the test splits of both {runs[0].name} and again"):
         store_outputs([runs[0], again], "student", tmp_path / "out.npz")
+    facts = json.loads((again / "run.json").read_text())
+    (again / "run.json").write_text(json.dumps(facts | {"fingerprint": "another"}))
+    with pytest.raises(UsageError, match="were made on different recordings"):
+        store_outputs([runs[1], again], "student", tmp_path / "out.npz")
     assert [each.name for each in tmp_path.iterdir()] == ["again"]
 
 

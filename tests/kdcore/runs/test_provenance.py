@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from runs import Home, tiny_recipe
 
 from kdcore import Provenance, load_recipe, provenance_of, read_facts
 from kdcore.plugin.manager import plugin_manager
+from kdcore.recipe.named_files import file_hashes
 
 NOW = Provenance("abc", {}, {"kdcore": "0.1.0", "plugin losses": "1.0"}, {"kdcore": "c0", "losses": "c1"})
 
@@ -65,6 +67,21 @@ def test_a_file_that_the_recipe_names_counts_by_its_content(tmp_path, recipe, mo
         found.append(provenance_of(load_recipe(recipe, overrides)))
     assert found[1].changes_since(found[0]) == ["the file at teachers.skeleton.weights.file has changed"]
     assert found[0].digest != found[1].digest
+
+
+def test_files_in_lists_and_folders_of_weights_count(tmp_path):
+    file, folder = tmp_path / "a.txt", tmp_path / "shards"
+    file.write_bytes(b"one")
+    folder.mkdir()
+    (folder / "1.bin").write_bytes(b"x")
+    tree = {"files": ["none", str(file)], "teacher": {"weights": {"file": folder}}, "other": folder}
+    found = file_hashes(tree)
+    assert found.keys() == {"files.1", "teacher.weights.file"}
+    assert hashlib.sha256(b"one").hexdigest().startswith(found["files.1"])
+    (folder / "1.bin").write_bytes(b"y")
+    edited = file_hashes(tree)
+    (folder / "1.bin").rename(folder / "2.bin")
+    assert len({each["teacher.weights.file"] for each in (found, edited, file_hashes(tree))}) == 3
 
 
 def test_the_code_of_a_plugin_counts(tmp_path, recipe, monkeypatch):

@@ -11,14 +11,15 @@ from learning import Imitate, Labels, distiller
 from torch import nn
 from torch.nn import functional as F
 
-from kdcore import Batch, DataError, Outputs, TeacherFusion
+from kdcore import Batch, DataError, DistillationLoss, Needs, Outputs, TeacherFusion
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import Requirements, load_table
 from kdcore.errors import TrainingError
 from kdcore.training.evaluation import predict
-from kdcore.training.participants import TermSpec
+from kdcore.training.participants import Distiller, Sources, TermSpec
 from kdcore.training.preflight import preflight
 from kdcore.training.step import StageStep
+from kdcore.training.teacher_cache import CachedOutputs
 
 GONE = {("s0", "a0", "t0"), ("s0", "a1", "t1"), ("s1", "a0", "t2"), ("s3", "a1", "t0")}
 """Recordings of the ankle that do not exist: three of training, one of the test part."""
@@ -190,7 +191,51 @@ def test_a_learner_with_one_row_of_a_batch_sits_it_out(tmp_path):
     total.backward()
     assert values[0] == 0.0
     assert learning.same_state(before, learning.state_of(net.teachers["teacher"]))
-    assert all(not each.grad.any() for each in net.teachers["teacher"].parameters() if each.grad is not None)
+    gradients = [each.grad for each in net.teachers["teacher"].parameters()]
+    assert all(each is not None and not each.any() for each in gradients), "zero, not None, which DDP would wait for"
+
+
+class Guided(Imitate):
+    """Imitation on labelled samples."""
+
+    needs = Needs(teachers=1, labels=True)
+
+
+def test_a_term_of_labels_and_a_teacher_gets_the_rows_that_have_both(tmp_path):
+    made = table(tmp_path, labels={"recordings": [{"trial": "t0"}, {"trial": "t1"}]})
+    rows = made.rows["train"]
+    net = build(made, [TermSpec("guided", 1.0, Guided, teachers=("teacher",))])
+    [(_, context)] = StageStep(net, learning.students(), made, True).contexts(rows, rows)
+    expected = [row for row in rows.tolist() if key_of(made, row) not in GONE and key_of(made, row)[2] != "t2"]
+    assert len(expected) == 6
+    assert context.batch.rows.tolist() == expected
+
+
+class Logits(DistillationLoss):
+    """Squared distance to the teacher's logits."""
+
+    needs = Needs(teachers=1)
+
+    def forward(self, ctx):
+        [teacher] = ctx.teachers.values()
+        return (ctx.student.logits - teacher.logits).square().mean()
+
+
+def test_a_term_gets_only_the_samples_that_a_file_of_outputs_has(tmp_path):
+    made = table(tmp_path, gone=())
+    rows = made.rows["train"]
+    covered, logits = rows[[1, 2, 7, 10]], torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    position = torch.full((len(made.keys),), -1)
+    position[covered] = torch.arange(4)
+    source = distiller(made, [TermSpec("logits", 1.0, Logits, teachers=("teacher",))])
+    stored = Sources(stored={"teacher": CachedOutputs(position, logits, {})})
+    net = Distiller({}, dict(source.students), None, None, stored).eval()
+    net.terms, net.specs = source.terms, source.specs
+    _, [value] = StageStep(net, learning.students(), made, True)(rows, rows)
+    with torch.no_grad():
+        own = [net("student", made.batch(covered[n : n + 1], ["student"])).logits[0] for n in range(4)]
+    expected = torch.stack([((one - other) ** 2).mean() for one, other in zip(own, logits, strict=True)]).mean()
+    torch.testing.assert_close(value, expected)
 
 
 def test_learners_side_by_side_each_learn_from_the_rows_that_they_have(tmp_path):

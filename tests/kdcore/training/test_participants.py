@@ -9,8 +9,9 @@ from learning import Labels
 from torch import nn
 
 from kdcore import Batch, DistillationLoss, Example, Needs, Outputs, Participant, StagePlan, Training
+from kdcore.contracts.training import MovingAverage
 from kdcore.data.table import Table
-from kdcore.training.participants import Distiller, TermSpec, evaluating
+from kdcore.training.participants import Average, Distiller, Sources, TermSpec, evaluating
 from kdcore.training.step import StageStep
 from kdcore.training.teacher_cache import CachedOutputs
 
@@ -84,6 +85,30 @@ def test_a_loss_that_asks_for_ablated_outputs_gets_them(x):
     total.backward()
     assert all(parameter.grad is None for parameter in made.teachers.parameters())
     assert all(parameter.grad is not None for parameter in made.students.parameters())
+
+
+def test_ablated_outputs_of_a_moving_average_are_those_of_its_current_weights(x):
+    teacher, kept = participant("teacher", seed=1).eval(), []
+
+    class Kept(Ablation):
+        def forward(self, ctx):
+            kept.append(ctx.teachers["teacher"].ablated.logits)
+            return super().forward(ctx)
+
+    average = Average("student", MovingAverage())
+    made = Distiller({"teacher": teacher}, {"student": participant("student")}, sources=Sources({"teacher": average}))
+    made.add_terms("student", [TermSpec("kept", 1.0, Kept, ("teacher",))], lambda _: Example(Outputs(x)))
+    labels = torch.zeros(5, dtype=torch.long)
+    table = Table((), labels, labels, {"train": torch.arange(5)}, {"student": (x,), "teacher": (x,)}, ("a", "b"), None, "")
+    step = StageStep(made, StagePlan("s", ("student",), ("teacher",), {"student": Training()}, 1, "train", 5, ""), table, True)
+    for factor in (1.0, 3.0):
+        with torch.no_grad():
+            for parameter in teacher.parameters():
+                parameter.mul_(factor)
+            expected = teacher.encoder(torch.zeros(1, 3, dtype=torch.float64))
+        step(torch.arange(5), torch.arange(5))
+        torch.testing.assert_close(kept[-1], expected)
+    assert not torch.equal(kept[0], kept[1])
 
 
 def test_kept_outputs_are_those_of_the_rows_asked_for():

@@ -61,6 +61,15 @@ def test_columns_of_a_label_table_that_are_not_recognised_are_left_to_fill_in(tm
     assert "data.dataset.table.columns.subject: the column of subjects, one of wer, was" in capsys.readouterr().out
 
 
+def test_a_table_that_names_few_recordings_is_no_label_table(tmp_path):
+    for number in range(4):
+        write_german(tmp_path / "in" / f"rec{number}.csv")
+    rows = ["rec0,walk", "rec1,sit", *(f"other{n},sit" for n in range(4))]
+    (tmp_path / "in" / "info.csv").write_text("\n".join(["name,action", *rows]) + "\n")
+    new_recipe(tmp_path / "in", tmp_path / "made.yaml")
+    assert "table" not in yaml.safe_load((tmp_path / "made.yaml").read_text())["data"]["dataset"]
+
+
 def test_words_joined_by_hyphens_are_one_word_if_names_then_agree(tmp_path, capsys):
     for subject in (1, 2):
         for action in ("swipe-left", "swipe-right", "clap"):

@@ -49,6 +49,17 @@ def test_a_recording_without_a_label_in_its_row_can_be_kept(folder):
     assert [(each.key.trial, each.label) for each in samples] == [("3", None), ("1", 1), ("2", 0)]
 
 
+def test_an_empty_cell_is_no_label_and_leaves_other_parts_to_the_placeholder(folder):
+    for number in (1, 2, 3):
+        write(folder / f"lab/run_{number}.csv", [[n, number, n, 0.5] for n in range(4)], header="t,x,y,z")
+    (folder / "labels.csv").write_text("file;who;what\nrun_1;ann;walk\nrun_2;;sit\nrun_3;ben;\n")
+    given = options(folder)
+    given["devices"]["w"]["pattern"] = "{subject}/{action}_{trial}.csv"
+    samples = dataset(**given, unlabelled="keep").samples()
+    found = {each.key.trial: (each.key.subject, each.key.action, each.label) for each in samples}
+    assert found == {"1": ("ann", "walk", 1), "2": ("lab", "sit", 0), "3": ("ben", "unlabelled", None)}
+
+
 def test_a_parquet_table(folder):
     rows = {"file": ["rec1", "rec2"], "who": [1, 2], "what": ["walk", "sit"]}
     pq.write_table(pa.table(rows), folder / "labels.parquet")

@@ -53,6 +53,14 @@ def test_an_odd_recording_is_named(signal, said):
         raise AssertionError(line)
 
 
+@pytest.mark.parametrize(("samples", "interrupted"), [(9, False), (11, True)])
+def test_a_recording_is_interrupted_from_ten_samples_on(samples, interrupted):
+    signal, times = recorded("2", 1), np.arange(200) / 50
+    times[100:] += (samples - 1) / 50
+    lines = odd_signals(WATCH, measured(s2_1=replace(signal, times=times)))
+    assert len(lines) == interrupted
+
+
 @pytest.mark.parametrize(
     ("modality", "factor", "said"),
     [
