@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from runs import Home
 from sensor_recordings import sensor_sections, write_recordings
 
-from kdcore import DataError, Signal, UsageError, load_student
-from kdcore.runs.new_recordings import evaluate_recordings
+from kdcore import DataError, Sample, SampleKey, Signal, UsageError, load_student
+from kdcore.runs.new_recordings import _target, evaluate_recordings
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on recordings of four subjects, of whom 1 and 3 train."""
+    """A run on recordings of four subjects: one of 1 and 3 trains, the other one validates, and 2 and 4 test."""
     folder = tmp_path_factory.mktemp("evaluated")
     root = write_recordings(folder / "recordings", seed=0)
     home = Home(folder / "home", folder / "mlflow.db")
     home.write(
-        **sensor_sections(root),
+        **sensor_sections(root, name="cross-subject", train_subjects=[1, 3], test_subjects=[2, 4], validation_subjects=1),
         seeds=[0],
         baseline=False,
         schedule={"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 2}},
@@ -84,6 +86,14 @@ def test_recordings_that_were_trained_on_are_left_out_whatever_their_names(train
     assert evaluated(run, new)[0] == "1 left out: the run trained on the recording"
     with pytest.raises(DataError, match=r"no recording can be evaluated: 8 left out: the run trained on the recording"):
         evaluated(run, shutil.copytree(root, tmp_path / "same", ignore=shutil.ignore_patterns("s2_*", "s4_*")))
+
+
+def test_a_recording_without_a_label_has_no_target(trained):
+    student = load_student(trained[0] / "students" / "seed-0" / "student")
+    labelled = Sample(SampleKey("1", "walk", "1"), 0, {})
+    others = SimpleNamespace(classes=student.classes[::-1])
+    assert _target(labelled, others, student) == len(student.classes) - 1
+    assert _target(replace(labelled, label=None), others, student) == "recordings without a label were left out"
 
 
 def test_damaged_recordings_are_an_error_or_counted(trained, tmp_path):

@@ -105,8 +105,9 @@ class Said(RunListener):
 @pytest.mark.parametrize(
     ("protocol", "seen"),
     [
-        ("{name: subject-folds, folds: 3, fold: 1}", 0),
-        ("{name: cross-subject, train_subjects: [1, 3], test_subjects: [2], validation_subjects: 0}", 9),
+        ("{name: subject-folds, folds: 3, fold: 1}", ""),
+        ("{name: cross-subject, train_subjects: [1, 3], test_subjects: [2], validation_subjects: 0}", "test"),
+        ("{name: cross-subject, train_subjects: [2, 3], test_subjects: [1], validation_subjects: 1}", "validation"),
     ],
 )
 def test_a_run_whose_test_samples_a_stored_teacher_was_trained_on_says_so(folds, tmp_path, protocol, seen):
@@ -117,8 +118,8 @@ def test_a_run_whose_test_samples_a_stored_teacher_was_trained_on_says_so(folds,
     listener = Said()
     dry_run(home.recipe, words, callbacks=[listener])
     said = [line for line in listener.lines if "trained on" in line]
-    expected = "file: the networks behind one.npz were trained on 9 of 9 test samples of this run, so results on that split are"
-    assert said == ([f"{expected} too optimistic"] if seen else [])
+    expected = f"file: the networks behind one.npz were trained on 9 of 9 {seen} samples of this run, so results on that split"
+    assert said == ([f"{expected} are too optimistic"] if seen else [])
 
 
 def test_runs_that_are_no_folds_of_one_recipe_are_refused(folds, tmp_path):

@@ -16,7 +16,14 @@ from learning import Imitate, distiller, fit, same_state, state_of
 from kdcore import Outputs, SampleKey, Target
 from kdcore.errors import DataError
 from kdcore.training.participants import Distiller, Sources, TermSpec
-from kdcore.training.stored_outputs import STORED, StoredOutputs, load_outputs, read_outputs, write_outputs
+from kdcore.training.stored_outputs import (
+    STORED,
+    StoredOutputs,
+    concatenated_outputs,
+    load_outputs,
+    read_outputs,
+    write_outputs,
+)
 
 every_format = pytest.mark.parametrize("suffix", STORED)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=6)
@@ -177,6 +184,13 @@ class Soft(Imitate):
 
     def forward(self, ctx):
         return super().forward(ctx) + sum((ctx.student.logits - t.logits).square().mean() for t in ctx.teachers.values())
+
+
+@pytest.mark.parametrize("change", [{"classes": ["b", "a"]}, {"kind": "values"}, {"units": ["m", "s"]}])
+def test_outputs_of_different_classes_targets_or_units_are_not_concatenated(change):
+    one = StoredOutputs([SampleKey("1", "a", "1")], numbers((1, 2), 1), ["a", "b"])
+    with pytest.raises(DataError, match="different classes, targets or units"):
+        concatenated_outputs([one, replace(one, **change)])
 
 
 @every_format
