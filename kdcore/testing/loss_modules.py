@@ -35,8 +35,9 @@ def parameters_trained(subject: Subject) -> None:
     made_late = [name for name, _ in tested.loss.named_parameters() if name not in before]
     require(not made_late, f"{', '.join(made_late)}: {MADE_LATE}")
     skip_unless(before, "it has no parameters")
-    for seed in range(3):
-        train_step(tested.loss, batch(subject, seed))
+    warmup = subject.case.warmup_steps
+    for step in range(warmup + 3):
+        train_step(tested.loss, batch(subject, step, epoch=min(step, warmup)))
     unchanged = [name for name, p in tested.loss.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
     require(
         not unchanged,

@@ -33,6 +33,19 @@ class Late(Plain):
         return super().forward(ctx) * float(ctx.progress.epoch >= 3)
 
 
+@sound("loss", case=Case(warmup_steps=2))
+@caught_by("loss", "student_gets_gradient", "parameters_trained")
+class LateScale(Plain):
+    """Is scaled by a parameter, and begins in epoch 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return self.scale * super().forward(ctx) * float(ctx.progress.epoch >= 2)
+
+
 @caught_by("loss", "student_gets_gradient", case=Case(warmup_steps=1))
 class Early(Plain):
     """Has a gradient at once, though its case says otherwise."""
