@@ -54,6 +54,7 @@ def main() -> None:
 
 
 def _command() -> None:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ code would print its warnings once per process
     warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
     for category in (DeprecationWarning, FutureWarning):  # aimed at developers who call these libraries, not at users
         warnings.simplefilter("ignore", category)

@@ -26,7 +26,7 @@ from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
 from kdcore.training.assembly import Assembly
 from kdcore.training.checkpoint import write_file
-from kdcore.training.fabric import OneCpu
+from kdcore.training.fabric import OneCpu, launch
 from kdcore.training.learner import Learner
 from kdcore.training.parameter_groups import LOSSES, unmatched
 from kdcore.training.participants import Distiller
@@ -91,7 +91,7 @@ def prepare(
         KdcoreError: If the recipe or the recordings are invalid. Nothing except prepared data has been written.
     """
     recipe = builder.recipe
-    fabric.launch()
+    launch(fabric)
     _set_torch(recipe.engine)
     dataset = builder.dataset()
     with builder.locating_data_errors():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -127,6 +129,25 @@ def _fsdp(engine: EngineSpec, several: bool) -> Any:
     if engine.compile:
         raise KdcoreError("engine.strategy: fsdp does not go with engine.compile")
     return ModelParallelStrategy(lambda distiller, mesh: shard(distiller))
+
+
+def launch(fabric: Fabric | OneCpu) -> None:
+    """Start or join the processes of a run, without Lightning's messages. Each process leaves the group before it exits."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        fabric.launch()
+    finally:
+        logger.setLevel(level)
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    """Stop the group's threads: with Gloo, which Lightning leaves open, exiting while they run sometimes aborts the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _refuse_absent(accelerator: str) -> None:

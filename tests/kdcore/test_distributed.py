@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -69,6 +70,7 @@ def test_two_processes_learn_as_one(new_home):
     assert alone.run() == 0, alone.said()
     ended = torchrun(together, "run", str(together.recipe))
     assert ended.returncode == 0, ended.stderr
+    assert not re.search(r"GLOBAL_RANK|distributed_backend|\[rank\d\]|Warning", ended.stderr), ended.stderr
     assert_same_course(together, alone)
 
     assert len(together.runs) == 1
