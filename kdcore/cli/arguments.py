@@ -50,6 +50,13 @@ def complete_run(incomplete: str) -> list[str]:
     return [name for name in reversed(known_runs()) if name.startswith(incomplete)]
 
 
+def plugin_options() -> list[str]:
+    """Return the ``--plugin`` options for the plugin files in use."""
+    from kdcore.plugin.files import files_asked_for
+
+    return [word for path in files_asked_for() for word in ("--plugin", str(path))]
+
+
 RecipeArgument = Annotated[
     str, typer.Argument(help="Path to a recipe, or the name of a shipped recipe.", autocompletion=complete_recipe)
 ]

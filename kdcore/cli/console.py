@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
+from kdcore.cli.arguments import plugin_options
 from kdcore.cli.tables import SafeConsole, new_table, output_console, show_table
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import DISTILLED
@@ -145,15 +146,17 @@ def next_step(summary: Summary) -> str:
         return "try another method or another weight: kdcore recipes list"
     student = summary.row("distilled", "student")
     if student is None:
-        return f"evaluate the saved students again: kdcore evaluate {shlex.quote(summary.folder.name)}"
+        command = ["kdcore", "evaluate", summary.folder.name, *plugin_options()]
+        return f"evaluate the saved students again: {shlex.join(command)}"
     folder = summary.folder / "students" / f"seed-{summary.seeds[0]}" / student.participant
-    return f"use the student on a recording: kdcore predict {shlex.quote(str(folder))} FILE"
+    command = ["kdcore", "predict", str(folder), "FILE", *plugin_options()]
+    return f"use the student on a recording: {shlex.join(command)}"
 
 
 def _with_more_seeds(summary: Summary) -> str:
     arguments = [word for word in shlex.split(summary.command) if not word.startswith("seeds=")]
     if arguments[:2] == ["kdcore", "resume"]:  # an extended run keeps its original seeds
-        arguments = ["kdcore", "run", str(summary.folder / "recipe.yaml")]
+        arguments = ["kdcore", "run", str(summary.folder / "recipe.yaml"), *plugin_options()]
     if not arguments:
         return f"set {MORE_SEEDS} in the recipe"
     return shlex.join([*arguments, MORE_SEEDS])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, RunArguments, complete_recipe
+from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, RunArguments, complete_recipe, plugin_options
 from kdcore.errors import UsageError
 
 EXAMPLES = """\b
@@ -51,7 +51,7 @@ def run(
             if preflight := rehearse(recipe, overrides or [], callbacks=[listener]):
                 show_preflight(preflight)
             return
-        command_line = ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()]
+        command_line = ["kdcore", "run", recipe, *(overrides or []), *plugin_options()]
         result = start(recipe, overrides or [], callbacks=[listener], command=command_line, profile=profile, began=STARTED)
     _show(result, profile)
 
@@ -98,11 +98,16 @@ def _check(recipe: str, overrides: list[str]) -> None:
     print(f"{recipe}: valid ({plan.recipe.name}, {size}, hash {plan.hash[:12]})")
 
 
-def evaluate(run_id: RunArgument, overrides: Overrides = None) -> None:
+def evaluate(
+    run_id: RunArgument,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides of the dataset as key=value, e.g. data.dataset.root=FOLDER")
+    ] = None,
+) -> None:
     """Evaluate the saved students of a run again.
 
-    They are evaluated on the run's test split, or on other recordings. For other recordings, override the run's dataset, for
-    example with data.dataset.root=FOLDER. All labelled recordings that the run did not train on are used.
+    They are evaluated on the run's test split. With overrides of the run's dataset, they are evaluated on all labelled
+    recordings of the new dataset that the run did not train on.
     """
     from kdcore.runs.evaluation import evaluate_run
     from kdcore.runs.new_recordings import evaluate_recordings
@@ -127,13 +132,6 @@ def outputs(
     counts = store_outputs(run_ids, of, output, seed)
     splits = ", ".join(f"{count} of {split}" for split, count in counts.items())
     print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({splits})")
-
-
-def _plugin_files() -> list[str]:
-    """Return the ``--plugin`` options for the plugin files in use."""
-    from kdcore.plugin.files import files_asked_for
-
-    return [word for path in files_asked_for() for word in ("--plugin", str(path))]
 
 
 def _show(result, profile: bool) -> None:

@@ -131,12 +131,14 @@ def _joined_message(group: Sequence[_Finding]) -> str:
 def _key_hint(path: Steps, valid: Iterable[str], places: Places) -> str:
     """Suggest a similar valid key, or else a place where the key is valid, or else list the valid keys."""
     key, valid = str(path[-1]), sorted(valid)
+    if key == "<<":
+        return "merge keys are not supported; copy a participant with like: NAME, or a recipe with extends: NAME"
     elsewhere = "" if nearest(key, valid, ALIKE) else places.elsewhere(path)
     return elsewhere or did_you_mean(key, valid)
 
 
 def _name_hint(tree: Any, path: Steps) -> str:
-    """Suggest ``{name: x, option: 1}`` for a component that is written ``{x: {option: 1}}``."""
+    """Suggest ``{name: x, option: 1}`` for a component that is written ``{x: {option: 1}}``; `x` may also be an option."""
     for step in path:
         tree = tree[step]
     if not isinstance(tree, Mapping) or len(tree) != 1:
@@ -144,7 +146,7 @@ def _name_hint(tree: Any, path: Steps) -> str:
     [(name, options)] = tree.items()
     if not isinstance(options, Mapping):
         return ""
-    return f"write {{name: {name}, …}} instead of {{{name}: {{…}}}}"
+    return f"write {{name: {name}, …}} if {name!r} is its name, or {{name: …, {name}: {{…}}}} if it is an option"
 
 
 def _choice_hint(group: Sequence[_Finding]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kdcore import LearnerTerm, ParticipantPlan, Plan, StagePlan, Training
+from kdcore import LearnerTerm, ParticipantPlan, Plan, Ramp, StagePlan, Training
 
 
 def tree(made: Plan) -> Iterator[str]:
@@ -29,8 +29,7 @@ def tree(made: Plan) -> Iterator[str]:
 
 
 def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]:
-    epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
-    yield f"  {number}. {stage.name}: {epochs} on {stage.split}, batches of {stage.batch_size}"
+    yield f"  {number}. {stage.name}: {_epochs(stage.epochs)} on {stage.split}, batches of {stage.batch_size}"
     for name in stage.learners:
         each, training = made.participants[name], stage.training[name]
         rate = training.optimizer.get("lr", 1e-3)
@@ -51,11 +50,11 @@ def _options(training: Training) -> Iterator[str]:
     if training.accumulate > 1:
         yield f"{training.accumulate} batches a step"
     if stopping := training.early_stopping:
-        yield f"early stopping by {stopping.metric} after {stopping.patience} epochs"
+        yield f"early stopping by {stopping.metric} after {_epochs(stopping.patience)}"
     if training.ema:
         yield f"averaged weights (momentum {training.ema.momentum:g})"
     for group in training.parameter_groups:
-        frozen = f", frozen for {group.frozen_epochs} epochs" if group.frozen_epochs else ""
+        frozen = f", frozen for {_epochs(group.frozen_epochs)}" if group.frozen_epochs else ""
         yield f"{'+'.join(group.modules)} at {group.lr_factor:g} of the rate{frozen}"
 
 
@@ -65,11 +64,23 @@ def _described(each: ParticipantPlan) -> str:
 
 
 def _term(made: Plan, arm: str, stage: StagePlan, term: LearnerTerm) -> str:
-    weight = term.term.weight
-    shown = f"{weight:g}" if isinstance(weight, int | float) else f"{weight.start:g} to {weight.stop:g}"
     sources = [f"{name} ({_kind(made, stage, name)})" for name in term.sources] if arm == "distilled" else []
     reads = f" ← {', '.join(sources)}" if sources else ""
-    return f"{shown} × {term.term.id}{reads}"
+    return f"{_weight(term.term.weight)} × {term.term.id}{reads}"
+
+
+def _weight(weight: float | Ramp) -> str:
+    """The weight of a term; of a ramp also its length, and the epochs before it."""
+    if not isinstance(weight, Ramp):
+        return f"{weight:g}"
+    length = [f"over {_epochs(weight.epochs)}"] if weight.epochs else []
+    before = [f"after {_epochs(weight.after)}"] if weight.after or not weight.epochs else []
+    return f"{weight.start:g} to {weight.stop:g} ({', '.join(length + before)})"
+
+
+def _epochs(count: int) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f"{count} epoch{'s' if count != 1 else ''}"
 
 
 def _kind(made: Plan, stage: StagePlan, name: str) -> str:

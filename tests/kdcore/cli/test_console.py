@@ -59,6 +59,12 @@ def test_the_next_step_depends_on_the_result(capsys, changes, said):
     assert printed(capsys, summary(**changes))[-1] == f"next      {said}"
 
 
+@pytest.mark.parametrize("changes", [{}, {"differences": {}, "rows": []}, {"seeds": (0,), "command": "kdcore resume a"}])
+def test_the_next_step_loads_the_same_plugin_files(capsys, monkeypatch, changes):
+    monkeypatch.setenv("KDCORE_PLUGINS", "/tmp/my loss.py")
+    assert "--plugin '/tmp/my loss.py'" in printed(capsys, summary(**changes))[-1]
+
+
 def test_progress_in_a_log_file_has_one_line_per_stage():
     log = io.StringIO()
     listener = ConsoleListener(SafeConsole(file=log, width=80))

@@ -49,6 +49,20 @@ def test_the_tree_says_how_outputs_of_a_source_are_obtained(takd):
     assert not any("cached" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("weight", "shown"),
+    [
+        ("0.5", "0.5 × soft-target"),
+        ("{start: 0, stop: 1, epochs: 3}", "0 to 1 (over 3 epochs) × soft-target"),
+        ("{start: 0, stop: 1, epochs: 1, after: 2}", "0 to 1 (over 1 epoch, after 2 epochs) × soft-target"),
+        ("{start: 1, stop: 0, epochs: 0, after: 1}", "1 to 0 (after 1 epoch) × soft-target"),
+    ],
+)
+def test_a_weight_that_changes_is_shown_with_its_epochs(weight, shown):
+    lines = list(tree(make_plan(load_recipe("quickstart", [f"losses.soft-target.weight={weight}"]))))
+    assert [line.strip().partition(" ←")[0] for line in lines if "soft-target" in line] == [shown]
+
+
 def test_weights_that_a_participant_starts_from_are_shown():
     made = make_plan(load_recipe("methods/contrastive-pretraining", []))
     assert "  pretrained -. weights .-> fine_tuned" in list(mermaid(made))
