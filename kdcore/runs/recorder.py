@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +74,7 @@ class RunRecorder:
         for note in (*notes, *facts.resumed):
             self.listener.say(note)
         tags = tags_of(self.run, self.state.extends.get("run", ""))
-        self.journal.start("root", self.run.recipe.name, None, tags, _params(self.plan.filled))
+        self.journal.start("root", _title(self.run), None, tags, _params(self.plan.filled))
 
     def begin_seed(self, seed: int) -> None:
         """Begin the record of a seed, or continue it."""
@@ -136,6 +139,13 @@ class RunRecorder:
         """Write the timings so far to the run's facts; not for a run that was complete before."""
         if self._timed:
             record_phases(self.run.folder, self.phases.listed())
+
+
+def _title(run: RunContext) -> str:
+    """The recipe's name and the overrides of the run's command, cut after 100 characters: trackers list runs by it."""
+    words = run.command[2:]  # without ``kdcore run``
+    overrides = [word for before, word in pairwise(words) if re.match(r"\w[^\s=]*=", word) and before != "--plugin"]
+    return textwrap.shorten(" ".join([run.recipe.name, *overrides]), 100, placeholder=" …")
 
 
 def _params(filled: Mapping[str, Any]) -> dict[str, Any]:
