@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from kdcore.data.arrays import ArrayDataset
     from kdcore.data.dropped import Dropped, DropReport
     from kdcore.data.leakage import RecordingAudit, leakage_checks
-    from kdcore.data.signal_checks import INTERRUPTED, interrupted, largest_gap, looks_like_g, measured_rate, odd_rates
+    from kdcore.data.signal_checks import INTERRUPTED, interrupted, largest_gap, likely_unit, measured_rate, odd_rates
     from kdcore.data.splits import SplitSamples, class_warnings, recipe_splits
     from kdcore.data.targets import lacking_numbers
     from kdcore.data.windows import windows
@@ -196,7 +196,7 @@ _HOME = {
     "kdcore.data.arrays": ("ArrayDataset",),
     "kdcore.data.dropped": ("Dropped", "DropReport"),
     "kdcore.data.leakage": ("RecordingAudit", "leakage_checks"),
-    "kdcore.data.signal_checks": ("INTERRUPTED", "interrupted", "largest_gap", "looks_like_g", "measured_rate", "odd_rates"),
+    "kdcore.data.signal_checks": ("INTERRUPTED", "interrupted", "largest_gap", "likely_unit", "measured_rate", "odd_rates"),
     "kdcore.data.splits": ("SplitSamples", "class_warnings", "recipe_splits"),
     "kdcore.data.targets": ("lacking_numbers",),
     "kdcore.data.windows": ("windows",),

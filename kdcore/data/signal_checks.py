@@ -8,10 +8,13 @@ import numpy as np
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.units import HIGHEST_RATE, LOWEST_RATE, misread_time, time_factor
+from kdcore.contracts.units import HIGHEST_RATE, LOWEST_RATE, conversion, misread_time, time_factor
 
 INTERRUPTED = 10
 """Gap in median times between two samples above which a recording counts as interrupted."""
+
+FASTEST = 40
+"""Angular velocity in rad/s that people rarely exceed."""
 
 MANY = 5
 """Number of recordings that a line names."""
@@ -81,11 +84,20 @@ def _named(keys: Sequence[SampleKey]) -> str:
     return "; ".join(map(str, keys[:MANY])) + more
 
 
-def looks_like_g(modality: Modality, size: float) -> bool:
-    """Return True if a signal in m/s² has vectors as long as gravity in g.
+def likely_unit(modality: Modality, size: float, peak: float) -> str:
+    """Return the unit that a signal seems to have, if it is not the modality's, else an empty string.
+
+    Acceleration at rest is as long as gravity. People rarely turn faster than `FASTEST`.
 
     Args:
-        modality: What was measured.
+        modality: What was measured, in g, m/s² or rad/s; other units are not checked.
         size: Median Euclidean length of the signal's vectors.
+        peak: Largest absolute value.
     """
-    return modality.units == "m/s^2" and 0.8 < size < 1.25
+    if modality.units == "rad/s":
+        return "deg/s" if peak > FASTEST else ""
+    if modality.units not in ("g", "m/s^2"):
+        return ""
+    return next(
+        (unit for unit in ("g", "m/s^2", "mg") if unit != modality.units and 0.8 < size / conversion("g", unit) < 1.25), ""
+    )

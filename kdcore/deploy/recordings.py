@@ -15,7 +15,7 @@ from kdcore.contracts.plain_recording import PlainRecording, RecordingForm
 from kdcore.contracts.units import same_rate
 from kdcore.data.arrays import as_numpy
 from kdcore.data.sample_tables import goes_back, instants, is_table
-from kdcore.data.signal_checks import looks_like_g
+from kdcore.data.signal_checks import likely_unit
 from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
@@ -178,7 +178,7 @@ def _open(source: Any, decimal: str = ".") -> PlainRecording:
 
 def _plain_signal(plain: PlainRecording, form: RecordingForm) -> Signal:
     signal = plain.signal(form)
-    warn_of_g(np.asarray(signal.values), form.modality)
+    warn_of_unit(np.asarray(signal.values), form.modality)
     return signal
 
 
@@ -243,7 +243,7 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
     if not hasattr(values, "__array__"):
         raise DataError(f"{modality.name}: a recording must be a path, an array or a Signal, not {type(values).__name__}")
     array = as_numpy(values)
-    warn_of_g(array, modality)
+    warn_of_unit(array, modality)
     return Signal(array, rate)
 
 
@@ -256,16 +256,19 @@ def _with_seconds(table: Any, modality: Modality) -> Any:
     return table
 
 
-def warn_of_g(values: np.ndarray, modality: Modality) -> None:
-    """Warn about accelerations that appear to be in g but are read as m/s²."""
+def warn_of_unit(values: np.ndarray, modality: Modality) -> None:
+    """Warn about accelerations and angular velocities that seem to be in another unit than the one they are read in."""
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values):
         return  # rejected with a reason when compared with the student's input
     size = float(np.median(np.linalg.norm(values.astype(np.float64), axis=1)))
-    if looks_like_g(modality, size):
+    peak = float(np.abs(values).max())
+    if unit := likely_unit(modality, size, peak):
+        columns = ", ".join(f"'{axis} [{unit}]'" for axis in "xyz")
+        seen = f"values reach {peak:.3g}" if unit == "deg/s" else f"the vectors have a length of about {size:.3g}"
         warn(
-            f"{modality.name}: the vectors have a length of about {size:.2g}, as if in g, but are read as {modality.units}; "
-            "if they are in g, pass --units g or name the columns 'x [g]', 'y [g]', 'z [g]'",
-            kind=f"{modality.name} in g",
+            f"{modality.name}: {seen}, as if in {unit}, but are read as {modality.units}; "
+            f"if they are in {unit}, pass --units {unit} or name the columns {columns}",
+            kind=f"{modality.name} in {unit}",
         )
 
 

@@ -44,7 +44,7 @@ def chosen_window(length: float | None, hop: float | None, own: tuple[float, flo
     """Length and hop of windows in seconds; the student's `own` where they are not given.
 
     Raises:
-        DataError: If a number is not above zero, or there is a hop and no window.
+        DataError: If a number is not finite and above zero, or there is a hop and no window.
     """
     if length is None and hop is None:
         return own
@@ -52,8 +52,9 @@ def chosen_window(length: float | None, hop: float | None, own: tuple[float, flo
         raise DataError("--hop requires --window, since this student was trained on whole recordings")
     length = length if length is not None else own[0]  # type: ignore[index]
     hop = hop if hop is not None else length
-    if not (length > 0 and hop > 0):
-        raise DataError(f"window and hop must be longer than 0 s, not {length:g} and {hop:g}")
+    for name, seconds in (("window", length), ("hop", hop)):
+        if not 0 < seconds < np.inf:
+            raise DataError(f"{name} must be a finite number of seconds above 0, not {seconds:g}")
     return length, hop
 
 

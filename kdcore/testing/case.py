@@ -33,12 +33,19 @@ class Case:
             `ctx.progress`. Default: 0.
         random_per_sample: Whether a loss draws random numbers for each sample, such as a mask. The checks
             ``permutation_invariant`` and ``weights_count_samples`` then compare means over many draws. Default: False.
+
+    Raises:
+        ValueError: If `warmup_steps` is negative.
     """
 
     options: Options | Callable[[Path], Options] = field(default_factory=dict)
     inputs: Any = None
     warmup_steps: int = 0
     random_per_sample: bool = False
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0, not {self.warmup_steps}")
 
 
 class ConformanceError(AssertionError):

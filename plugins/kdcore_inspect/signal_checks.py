@@ -15,7 +15,7 @@ from kdcore import (
     Signal,
     interrupted,
     largest_gap,
-    looks_like_g,
+    likely_unit,
     measured_rate,
     odd_rates,
 )
@@ -28,9 +28,6 @@ FACTORS = {
     ("m", 100.0): "cm",
 }
 """(unit, factor) → unit that is smaller or larger by this factor."""
-
-FASTEST = 40.0
-"""Angular velocity in rad/s that people rarely exceed."""
 
 SATURATED = 0.2
 """Share of a channel's samples at its largest or smallest value above which it counts as saturated."""
@@ -143,13 +140,12 @@ def odd_ranges(modality: Modality, measured: Sequence[Measured]) -> list[str]:
 
 
 def _all_in_another_unit(modality: Modality, sizes: Sequence[float], peaks: Sequence[float]) -> Iterator[str]:
-    """Acceleration that includes gravity is about 9.8 m/s² long at rest; about 1 is g. People rarely exceed 40 rad/s."""
+    """A line if the median recording seems to be in another unit than the dataset says."""
     peak = float(np.median(peaks)) if peaks else 0.0
-    if modality.units == "rad/s" and peak > FASTEST:
-        yield f"{modality.name}: half of the recordings reach {peak:.3g}, as in deg/s; the dataset says rad/s"
     usual = float(np.median(sizes)) if sizes else 0.0
-    if looks_like_g(modality, usual):
-        yield f"{modality.name}: vectors are {usual:.3g} long, as in g; the dataset says {modality.units}"
+    if unit := likely_unit(modality, usual, peak):
+        reach = f"half of the recordings reach {peak:.3g}" if unit == "deg/s" else f"vectors are {usual:.3g} long"
+        yield f"{modality.name}: {reach}, as in {unit}; the dataset says {modality.units}"
 
 
 def _another(factor: float) -> bool:

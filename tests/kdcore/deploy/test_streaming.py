@@ -51,7 +51,7 @@ def test_windows_asked_for_and_those_of_the_student():
     assert chosen_window(None, None, (2.0, 1.0)) == (2.0, 1.0)
     assert chosen_window(3.0, None, None) == (3.0, 3.0)
     assert chosen_window(None, 0.5, (2.0, 1.0)) == (2.0, 0.5)
-    for wrong in [(None, 1.0, None), (0.0, None, None), (1.0, -1.0, None)]:
+    for wrong in [(None, 1.0, None), (0.0, None, None), (1.0, -1.0, None), (1.0, float("inf"), None)]:
         with pytest.raises(DataError):
             chosen_window(*wrong)
     with pytest.raises(DataError, match="at least 1 window"):

@@ -248,3 +248,8 @@ def test_settings_of_losses_are_refused_for_other_kinds(case: Case):
 def test_a_setting_that_is_not_true_is_a_failure(name: str, case: Case, said: str):
     found = check_component(Entry("loss", name, "faulty", f"faulty_loss_cases:{name}"), case)
     assert any(said in each.message for each in found if each.status == "failed"), found
+
+
+def test_a_negative_number_of_warmup_steps_is_refused():
+    with pytest.raises(ValueError, match="warmup_steps must be at least 0, not -1"):
+        Case(warmup_steps=-1)
