@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdcore.contracts.target import METRICS, OF_CLASSES, Metric, Target, read_target
+from kdcore.contracts.target import METRICS, OF_CLASSES, Metric, Target, known, read_target
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.plan import BASELINE, DISTILLED
 from kdcore.runs.gain import Difference, difference_by_subject, paired_difference
@@ -201,6 +201,7 @@ def summarise(recipe: Recipe, run: FinishedRun) -> Summary:
             *facts.notes,
             *facts.resumed,
             *_window_notes(results.outcomes),
+            *_sample_notes(results, facts.split),
             *_training_notes(results.outcomes),
             *_chance_notes(results.outcomes, results.evaluations),
         ],
@@ -220,6 +221,16 @@ def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
     ]
 
 
+def _sample_notes(results: _Results, split: str) -> list[str]:
+    """A note for each participant that was evaluated on only some of the samples, because the others lack its signals."""
+    total = int(known(results.outcomes[DISTILLED][0].labels).sum())
+    return [
+        f"{row.participant} was evaluated on {row.evaluations[0].n} of the {total} {split} samples; the others lack its signals"
+        for row in (*results.teachers(), *results.students())
+        if row.arm == DISTILLED and row.evaluations[0].rows is not None
+    ]
+
+
 def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
     """Notes taken while training, with the arm; once for seeds with equal notes."""
     return list(
@@ -233,7 +244,7 @@ def _chance_notes(
     """Notes on participants that were no better, over all seeds, than a constant prediction."""
     notes = []
     for arm, seeds in outcomes.items():
-        for name in [*seeds[0].teachers, *seeds[0].students]:
+        for name in (each for each in [*seeds[0].teachers, *seeds[0].students] if each in by_arm[arm][0]):
             results = [evaluations[name] for evaluations in by_arm[arm]]
             metric = results[0].primary
             value = float(np.mean([each.metrics()[metric.name] for each in results]))
@@ -293,9 +304,10 @@ class _Results:
         )
 
     def teachers(self) -> list[Row]:
-        """Rows of the teachers, and of their mean if there are several."""
-        rows = [self.row(DISTILLED, name, "teacher") for name in self.outcomes[DISTILLED][0].teachers]
-        if len(rows) > 1:
+        """Rows of the teachers that have labelled samples, and of their mean if some samples have the signals of several."""
+        evaluated = self.evaluations[DISTILLED][0]
+        rows = [self.row(DISTILLED, name, "teacher") for name in self.outcomes[DISTILLED][0].teachers if name in evaluated]
+        if JOINT_TEACHERS in evaluated:
             modalities = ", ".join(dict.fromkeys(row.modality for row in rows))
             rows.append(self.row(DISTILLED, JOINT_TEACHERS, "teacher ensemble", modalities))
         return rows

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,6 +108,18 @@ def test_a_student_that_only_the_distilled_arm_has_is_not_compared():
     assert means(found)["gain/mean"] == 0.25
 
 
+def test_participants_that_were_evaluated_on_fewer_samples_are_named():
+    distilled = outcome("distilled", ["student"], 6, ["skeleton", "gyroscope"])
+    incomplete = distilled.probabilities["skeleton"].copy()
+    incomplete[[1, 4]] = np.nan
+    fewer = replace(distilled, probabilities={**distilled.probabilities, "skeleton": incomplete})
+    notes = summary_of(fewer, outcome("baseline", ["student"], 4)).notes
+    missing = "was evaluated on 6 of the 8 test samples; the others lack its signals"
+    assert [note for note in notes if "evaluated on" in note] == [f"skeleton {missing}", f"teachers (mean) {missing}"]
+    complete = summary_of(distilled, outcome("baseline", ["student"], 4)).notes
+    assert not [note for note in complete if "evaluated on" in note]
+
+
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
@@ -130,3 +143,16 @@ def test_a_student_that_only_the_distilled_arm_has_is_not_compared():
 )
 def test_the_setting_names_each_students_own_sources_and_terms(recipe, expected):
     assert _objectives(load_recipe(recipe)) == expected
+
+
+def test_teachers_without_a_labelled_sample_have_no_row():
+    distilled = outcome("distilled", ["student"], 6, ["skeleton", "gyroscope"])
+    half = {"skeleton": slice(0, 4), "gyroscope": slice(4, 8)}
+    outputs = {name: each.copy() for name, each in distilled.probabilities.items()}
+    for name, rows in half.items():
+        outputs[name][rows] = np.nan
+    apart = summary_of(replace(distilled, probabilities=outputs), outcome("baseline", ["student"], 4))
+    assert [row.participant for row in apart.rows] == ["skeleton", "gyroscope", "student", "student"]
+    outputs["gyroscope"][:] = np.nan
+    without = summary_of(replace(distilled, probabilities=outputs), outcome("baseline", ["student"], 4))
+    assert [row.participant for row in without.rows] == ["skeleton", "student", "student"]
