@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,22 @@ import torch
 from torch import Tensor
 
 from kdcore import __version__
-from kdcore.contracts.dataset import Sample
+from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.fingerprint import PLACES
 from kdcore.data.table import Table
 from kdcore.deploy.bundle import WEIGHTS, save_student
 from kdcore.deploy.student import Model
 from kdcore.errors import CheckpointError
+from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.context import RunContext
+from kdcore.training.assembly import Assembly
 from kdcore.training.checkpoint import load_weights, save_weights
 from kdcore.training.participants import Distiller
 from kdcore.training.randomness import random_state, restore_random_state
+from kdcore.training.stored_outputs import load_outputs
+from kdcore.training.weight_files import recordings_as_json
 
 
 def teacher_file(folder: Path, seed: int, name: str) -> Path:
@@ -84,6 +88,7 @@ def _save_weights(run: RunContext, distiller: Distiller, name: str, path: Path) 
         "classes": list(run.assembly.loaded.classes(source)),
         "transforms": _chains_of(run, source),
         **_target_of(run),
+        **_trained_on(run, source),
     }
     return save_weights(path, whole.state_dict(), about)
 
@@ -91,6 +96,14 @@ def _save_weights(run: RunContext, distiller: Distiller, name: str, path: Path) 
 def _target_of(run: RunContext) -> dict[str, Any]:
     """The form of the outputs, with the statistics of values; nothing for classes."""
     return {} if run.table.target.is_classes else {"target": asdict(run.table.target)}
+
+
+def _trained_on(run: RunContext, name: str) -> dict[str, Any]:
+    """The recordings that a participant was trained on; nothing for arrays, whose keys mean nothing in another run."""
+    dataset = run.recipe.data.dataset.name
+    if dataset == FROM_PYTHON:
+        return {}
+    return {"trained_on": recordings_as_json(dataset, learned_from(run.assembly, run.table, name))}
 
 
 def _chains_of(run: RunContext, name: str) -> dict[str, Any]:
@@ -124,6 +137,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
         "transforms": _chains_of(run, name),
         "window": filled["data"]["window"],
         **({"continued_by": continued} if continued else {}),
+        **_trained_on(run, name),
     }
 
 
@@ -142,6 +156,30 @@ def _first_sample(table: Table, modality: str) -> Sample:
     samples = {sample.key: sample for sample in table.splits.samples["train"]}
     trained_on = (samples[replace(table.keys[row], window=0)] for row in table.rows["train"].tolist())
     return next(sample for sample in trained_on if modality in sample.sources)
+
+
+def learned_from(assembly: Assembly, table: Table, participant: str) -> Iterator[SampleKey]:
+    """Samples that a participant, or a network that it learned or started from, was trained on.
+
+    Of networks with pretrained weights, these are the recordings that the weights file names, as keys without windows.
+    """
+    plan, dataset = assembly.plan, assembly.recipe.data.dataset.name
+    names, found = {""}, {participant}
+    while found - names:
+        names |= found
+        plans = [plan.participants[name] for name in found if name in plan.participants]
+        for each in plans:
+            yield from load_outputs(each.spec.outputs).trained_on if each.spec.outputs else ()
+        for name in found & assembly.loaded.files.keys():
+            yield from assembly.loaded.files[name].trained_on if assembly.loaded.files[name].dataset == dataset else ()
+        found = {
+            source or ""
+            for each in plans
+            for source in (*each.teachers, *each.peers, each.spec.follows, each.spec.starts_from, each.spec.classifier_from)
+        }
+    for stage in plan.stages[DISTILLED]:
+        if learners := names & set(stage.learners):
+            yield from (table.keys[row] for row in table.training_rows(stage.split, sorted(learners)).tolist())
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:

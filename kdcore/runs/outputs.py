@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from kdcore import __version__
 from kdcore.contracts.dataset import SampleKey
 from kdcore.data.table import Table
 from kdcore.errors import UsageError
-from kdcore.recipe.plan import DISTILLED, Plan
-from kdcore.runs.artifacts import restore_participants
+from kdcore.recipe.plan import DISTILLED
+from kdcore.runs.artifacts import learned_from, restore_participants
 from kdcore.runs.context import RunContext, reopen
 from kdcore.runs.journal import flattened
 from kdcore.runs.recipe_changes import UNCOUNTED
@@ -22,7 +22,7 @@ from kdcore.runs.records import FinishedRun, read_run, recipe_of
 from kdcore.suggestions import did_you_mean
 from kdcore.training.fabric import make_fabric
 from kdcore.training.participants import Distiller
-from kdcore.training.stored_outputs import StoredOutputs, check_suffix, concatenated_outputs, load_outputs, write_outputs
+from kdcore.training.stored_outputs import StoredOutputs, check_suffix, concatenated_outputs, write_outputs
 from kdcore.training.teacher_cache import cache_teachers, outputs_vary
 
 FOLDS = (*UNCOUNTED, "data.protocol", "seeds", "baseline", "plugins")
@@ -101,7 +101,7 @@ def _part(run: FinishedRun, participant: str, seed: int, splits: Sequence[str] =
         {"run": run.folder.name, "participant": participant, "seed": seed, "recipe": recipe.name, "kdcore": __version__},
         table.target,
     )
-    learned = frozenset(_learned_from(context.assembly.plan, table, participant))
+    learned = frozenset(learned_from(context.assembly, table, participant))
     return _Part(replace(outputs, trained_on=learned), {name: len(rows) for name, rows in rows_of.items() if len(rows)})
 
 
@@ -124,24 +124,6 @@ def _refuse_unstorable(context: RunContext, distiller: Distiller, participant: s
 def _having(table: Table, participant: str, rows: Tensor) -> Tensor:
     complete = table.complete([participant], rows)
     return rows if complete is None else rows[complete]
-
-
-def _learned_from(plan: Plan, table: Table, participant: str) -> Iterator[SampleKey]:
-    """Samples that a participant, or a network that it learned or started from, was trained on in this run."""
-    names, found = {""}, {participant}
-    while found - names:
-        names |= found
-        plans = [plan.participants[name] for name in found if name in plan.participants]
-        for each in plans:
-            yield from load_outputs(each.spec.outputs).trained_on if each.spec.outputs else ()
-        found = {
-            source or ""
-            for each in plans
-            for source in (*each.teachers, *each.peers, each.spec.follows, each.spec.starts_from, each.spec.classifier_from)
-        }
-    for stage in plan.stages[DISTILLED]:
-        if learners := names & set(stage.learners):
-            yield from (table.keys[row] for row in table.training_rows(stage.split, sorted(learners)).tolist())
 
 
 def _refuse_other_recipes(runs: Sequence[FinishedRun]) -> None:

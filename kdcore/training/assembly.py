@@ -78,7 +78,9 @@ class Assembly:
         requirements = Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
         data, protocol = self.recipe.filled_data, self.builder.protocol()
         limit = data.memory_bytes
-        return load_table(self.dataset, protocol, data, self.pipelines, cache_folder(), limit, reading, requirements)
+        table = load_table(self.dataset, protocol, data, self.pipelines, cache_folder(), limit, reading, requirements)
+        self.loaded.note_optimistic_splits(_held_out(table))
+        return table
 
     @property
     def notes(self) -> list[str]:
@@ -181,8 +183,7 @@ class Assembly:
         assert spec.outputs is not None
         file = load_outputs(spec.outputs)
         stored = join_outputs(spec.outputs, file, table.keys, table.classes, table.target).to(table.labels.device)
-        held_out = {split: [table.keys[row] for row in table.rows[split].tolist()] for split in HELD_OUT if split in table.rows}
-        for sentence in optimistic_splits(spec.outputs, file, held_out):
+        for sentence in optimistic_splits(f"the networks behind {spec.outputs.name}", file.trained_on, _held_out(table)):
             self.note(f"{name}: {sentence}")
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
@@ -392,3 +393,8 @@ def parameter_counts(members: Mapping[str, Participant], trained: bool = False) 
         name: sum(each.numel() for each in member.encoder.parameters() if each.requires_grad or not trained)
         for name, member in members.items()
     }
+
+
+def _held_out(table: Table) -> dict[str, list[SampleKey]]:
+    """Held-out split → keys of its samples."""
+    return {split: [table.keys[row] for row in table.rows[split].tolist()] for split in HELD_OUT if split in table.rows}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from torch import nn
 
-from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.dataset import Dataset, SampleKey
 from kdcore.contracts.target import Target
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import CheckpointError, DataError, ListingError, RecipeError
 from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import Plan
+from kdcore.training.stored_outputs import optimistic_splits
 from kdcore.training.weight_files import WeightFile, read_weight_file
 from kdcore.training.weight_matching import Head, load_matching, some
 
@@ -121,6 +123,18 @@ class LoadedWeights:
             self._note(name, f"{file.path.name}: its preprocessing statistics do not fit the recipe's transforms; fitted again")
         if file.transforms and _chains(file.transforms) != _chains(self.plan.filled_spec(name)["transforms"]):
             self._note(name, f"{file.path.name}: its weights were trained with other transforms than the recipe has")
+
+    def note_optimistic_splits(self, held_out: Mapping[str, Sequence[SampleKey]]) -> None:
+        """Note which held-out samples a network was trained on in an earlier run on the same dataset.
+
+        Args:
+            held_out: Split → keys of its samples.
+        """
+        recordings = {split: [replace(key, window=0) for key in keys] for split, keys in held_out.items()}
+        for name, file in self.files.items():
+            if file.dataset == self.plan.recipe.data.dataset.name:
+                for sentence in optimistic_splits("its weights", file.trained_on, recordings):
+                    self._note(name, f"{file.path.name}: {sentence}")
 
     def check_scale(self, name: str, target: Target) -> None:
         """Check that a frozen network predicts values normalised with the run's mean and standard deviation.

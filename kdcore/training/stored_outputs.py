@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -316,17 +316,19 @@ def join_outputs(
     return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, outputs.folded)
 
 
-def optimistic_splits(path: Path, outputs: StoredOutputs, held_out: Mapping[str, Sequence[SampleKey]]) -> Iterator[str]:
-    """A sentence for each held-out split with samples that the networks behind stored outputs were trained on.
+def optimistic_splits(
+    networks: str, trained_on: Collection[SampleKey], held_out: Mapping[str, Sequence[SampleKey]]
+) -> Iterator[str]:
+    """A sentence for each held-out split with samples that networks from elsewhere were trained on.
 
     Args:
-        path: The file.
-        outputs: Its content.
+        networks: The networks, in words.
+        trained_on: Samples that they were trained on.
         held_out: Split → keys of its samples.
     """
     for split, keys in held_out.items():
-        if seen := sum(key in outputs.trained_on for key in keys):
-            trained = f"the networks behind {path.name} were trained on {seen} of {len(keys)} {split} samples of this run"
+        if seen := sum(key in trained_on for key in keys):
+            trained = f"{networks} were trained on {seen} of {len(keys)} {split} samples of this run"
             yield f"{trained}, so results on that split are too optimistic"
 
 

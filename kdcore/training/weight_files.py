@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.target import Target, read_target
 from kdcore.errors import CheckpointError
 from kdcore.training.checkpoint import ABOUT, load_state, load_weights
@@ -42,6 +43,8 @@ class WeightFile:
         notes: Changes made while reading.
         modalities: Modality → units of the network's inputs; empty if unknown.
         target: Target that the network was trained for, with the statistics of values; None if unknown.
+        dataset: Dataset that the network was trained on; empty if unknown.
+        trained_on: Keys of the recordings that it, and the networks it learned from, were trained on; empty if unknown.
     """
 
     path: Path
@@ -52,6 +55,8 @@ class WeightFile:
     notes: tuple[str, ...] = ()
     modalities: Mapping[str, str] = field(default_factory=dict)
     target: Target | None = None
+    dataset: str = ""
+    trained_on: frozenset[SampleKey] = frozenset()
 
     @property
     def statistics(self) -> dict[str, Tensor]:
@@ -90,7 +95,8 @@ def read_weight_file(path: Path) -> WeightFile:
     versions = {"kdcore": str(about["kdcore"]), **about.get("plugins", {})} if about.get("kdcore") else {}
     classes = tuple(map(str, about.get("classes", ())))
     chains, target = about.get("transforms", {}), _target(file, about) if versions else None
-    return WeightFile(path, tensors, classes, chains, versions, tuple(notes), _modalities(about), target)
+    dataset, trained_on = _trained_on(file, about)
+    return WeightFile(path, tensors, classes, chains, versions, tuple(notes), _modalities(about), target, dataset, trained_on)
 
 
 def _target(file: Path, about: Mapping[str, Any]) -> Target:
@@ -99,6 +105,20 @@ def _target(file: Path, about: Mapping[str, Any]) -> Target:
         return read_target(about.get("target"))
     except ValueError as error:
         raise CheckpointError(f"{file}: its metadata is damaged: target: {error}") from error
+
+
+def recordings_as_json(dataset: str, keys: Iterable[SampleKey]) -> dict[str, Any]:
+    """The recordings that a network was trained on, as a weights file stores them."""
+    return {"dataset": dataset, "recordings": sorted({astuple(replace(key, window=0))[:-1] for key in keys})}
+
+
+def _trained_on(file: Path, about: Mapping[str, Any]) -> tuple[str, frozenset[SampleKey]]:
+    """The dataset and the recordings that kdcore trained the network on; empty if unknown."""
+    stored = about.get("trained_on", {"dataset": "", "recordings": []})
+    try:
+        return str(stored["dataset"]), frozenset(SampleKey(*key) for key in stored["recordings"])
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{file}: its metadata is damaged: trained_on: {error}") from error
 
 
 def _modalities(about: Mapping[str, Any]) -> dict[str, str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from runs import Home
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from kdcore import RunListener, SampleKey, UsageError, dry_run, read_run
 from kdcore.runs.outputs import store_outputs
@@ -102,7 +105,7 @@ class Said(RunListener):
         self.lines.append(text)
 
 
-@pytest.mark.parametrize(
+SPLITS = pytest.mark.parametrize(
     ("protocol", "seen"),
     [
         ("{name: subject-folds, folds: 3, fold: 1}", ""),
@@ -110,6 +113,39 @@ class Said(RunListener):
         ("{name: cross-subject, train_subjects: [2, 3], test_subjects: [1], validation_subjects: 1}", "validation"),
     ],
 )
+"""Splits of a run, and the one that fold 1's networks were trained on: they were trained on subjects 2 and 3."""
+
+
+@SPLITS
+@pytest.mark.parametrize("file", ["teachers/seed-0/skeleton.safetensors", "students/seed-0/student"])
+def test_a_run_whose_test_samples_pretrained_weights_were_trained_on_says_so(folds, protocol, seen, file):
+    home, runs, _ = folds
+    participant = "student" if "student" in file else "teachers.skeleton"
+    listener = Said()
+    dry_run(home.recipe, [f"{participant}.weights={runs[0] / file}", f"data.protocol={protocol}"], callbacks=[listener])
+    said = [line for line in listener.lines if "were trained on" in line]
+    name = participant.rpartition(".")[2]
+    expected = (
+        f"{name}: {Path(file).name}: its weights were trained on 9 of 9 {seen} samples of this run, so results on that split"
+    )
+    assert said == ([f"{expected} are too optimistic"] if seen else [])
+
+
+def test_weights_that_were_trained_on_another_dataset_say_nothing(folds, tmp_path):
+    home, runs, _ = folds
+    file = tmp_path / "skeleton.safetensors"
+    with safe_open(runs[0] / "teachers/seed-0/skeleton.safetensors", "pt") as opened:
+        about = json.loads(opened.metadata()["kdcore"])
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    about["trained_on"]["dataset"] = "utd-mhad"
+    save_file(tensors, file, {"kdcore": json.dumps(about)})
+    protocol = "{name: cross-subject, train_subjects: [1, 3], test_subjects: [2], validation_subjects: 0}"
+    listener = Said()
+    dry_run(home.recipe, [f"teachers.skeleton.weights={file}", f"data.protocol={protocol}"], callbacks=[listener])
+    assert not [line for line in listener.lines if "were trained on" in line]
+
+
+@SPLITS
 def test_a_run_whose_test_samples_a_stored_teacher_was_trained_on_says_so(folds, tmp_path, protocol, seen):
     home, runs, _ = folds
     assert read_run(runs[0]).outcomes["distilled"][0].keys[0].startswith("subject 1,")
