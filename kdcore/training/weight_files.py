@@ -29,6 +29,9 @@ WEIGHTS_IN_FOLDERS = (
 DESCRIPTION = "student.json"
 _COMPILED = "_orig_mod."
 
+MOST_RECORDINGS = 100_000
+"""Number of recordings up to which weights files list those that the network was trained on, so that the files stay small."""
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -108,8 +111,22 @@ def _target(file: Path, about: Mapping[str, Any]) -> Target:
 
 
 def recordings_as_json(dataset: str, keys: Iterable[SampleKey]) -> dict[str, Any]:
-    """The recordings that a network was trained on, as a weights file stores them."""
-    return {"dataset": dataset, "recordings": sorted({astuple(replace(key, window=0))[:-1] for key in keys})}
+    """The recordings that a network was trained on, as a weights file stores them; none if more than `MOST_RECORDINGS`.
+
+    Args:
+        dataset: Name of the dataset.
+        keys: Keys of the samples.
+    """
+    recordings = {replace(key, window=0) for key in keys}
+    if len(recordings) > MOST_RECORDINGS:
+        return {"dataset": dataset, "recordings": []}
+    return {"dataset": dataset, "recordings": [_fields(key) for key in sorted(recordings, key=astuple)]}
+
+
+def _fields(recording: SampleKey) -> list[str]:
+    """The fields of a key without its window: subject, action, trial, and others up to the last one that is not empty."""
+    fields = astuple(recording)[:-1]
+    return list(fields[: max(number for number, field in enumerate(fields, 1) if field or number <= 3)])
 
 
 def _trained_on(file: Path, about: Mapping[str, Any]) -> tuple[str, frozenset[SampleKey]]:

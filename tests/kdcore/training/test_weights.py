@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from kdcore import SampleKey
 from kdcore.errors import CheckpointError
 from kdcore.recipe.config_models import WeightsSpec
-from kdcore.training.weight_files import read_weight_file
+from kdcore.training.checkpoint import save_weights
+from kdcore.training.weight_files import MOST_RECORDINGS, read_weight_file, recordings_as_json
 from kdcore.training.weight_matching import Head, load_matching
 
 CLASSES = ("run", "sit", "walk")
@@ -257,3 +260,24 @@ def test_a_head_is_not_mapped_without_names_or_with_too_few(tmp_path, theirs):
         load(tmp_path / "theirs.pt", network(), ("run", "sit"), head="map")
     with pytest.raises(CheckpointError, match=r"it knows none of the run's classes \(it has a, b, c\)"):
         load(tmp_path / "theirs.pt", network(), ("a", "b", "c"), head="map")
+
+
+def test_the_list_of_recordings_can_be_read_back_and_is_bounded(tmp_path):
+    keys = {SampleKey("1", "walk", "2"), SampleKey("1", "walk", "", view="left"), SampleKey("s", "", "")}
+    windows = [replace(key, window=number) for key in keys for number in (0, 3)]
+    save_weights(tmp_path / "one.safetensors", {"w": torch.zeros(2)}, {"trained_on": recordings_as_json("d", windows)})
+    file = read_weight_file(tmp_path / "one.safetensors")
+    assert (file.dataset, file.trained_on) == ("d", keys)
+    many = [SampleKey(str(number), "walk", "1") for number in range(MOST_RECORDINGS + 1)]
+    assert recordings_as_json("d", many)["recordings"] == []
+    assert len(recordings_as_json("d", many[1:])["recordings"]) == MOST_RECORDINGS
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["[]", '{"dataset": "d"}', '{"dataset": "d", "recordings": 3}', '{"dataset": "d", "recordings": [["1"]]}'],
+)
+def test_a_damaged_list_of_recordings_names_the_file(tmp_path, damage):
+    save_weights(tmp_path / "one.safetensors", {"w": torch.zeros(2)}, {"trained_on": json.loads(damage)})
+    with pytest.raises(CheckpointError, match=r"one\.safetensors: its metadata is damaged: trained_on"):
+        read_weight_file(tmp_path / "one.safetensors")
