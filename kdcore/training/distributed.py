@@ -26,7 +26,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        gradient = grads[0].contiguous()
+        gradient = grads[0].clone(memory_format=torch.contiguous_format)  # other inputs of a sum get the same tensor
         dist.all_reduce(gradient)
         start = dist.get_rank() * ctx.size
         return gradient[start : start + ctx.size]
@@ -39,22 +39,6 @@ def gatherer(world_size: int) -> Callable[[Tensor], Tensor] | None:
     averages over ranks, so parameters get the same gradient as in a single process.
     """
     return _Gather.apply if world_size > 1 else None
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over ranks, forward and backward."""
-
-    @staticmethod
-    def forward(ctx: Any, share: Tensor) -> Tensor:
-        total = share.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].clone()
-        dist.all_reduce(total)
-        return total
 
 
 def synchronise_batch_norm(module: nn.Module) -> None:
@@ -73,16 +57,28 @@ def _synced(norm: _BatchNorm, plain: Callable[[nn.Module, Tensor], Tensor], x: T
     dtype, x = x.dtype, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     axes = [axis for axis in range(x.dim()) if axis != 1]
     shape = [1, -1] + [1] * (x.dim() - 2)
-    total = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
-    mean = _Sum.apply(x.sum(axes)) / total
+    total, mean, variance = _global_moments(x, axes)
     centred = x - mean.view(shape)
-    variance = _Sum.apply((centred * centred).sum(axes)) / total
     _track(norm, mean.detach(), (variance * total / (total - 1)).detach())
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
     normed = centred * scale.view(shape)
     return (normed if norm.bias is None else normed + norm.bias.view(shape)).to(dtype)
+
+
+def _global_moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of values, mean and variance per channel over all ranks.
+
+    Each rank sends the moments of its own share, so that the forward and the backward pass communicate once each.
+    """
+    channels, count = x.shape[1], x.numel() // x.shape[1]
+    variance, mean = torch.var_mean(x, axes, correction=0) if count else (x.sum(axes), x.sum(axes))
+    shares = _Gather.apply(torch.cat([mean.new_full((1,), count), mean, variance])[None])
+    counts, means, variances = shares.split([1, channels, channels], dim=1)
+    weights = counts / counts.sum()
+    mean = (weights * means).sum(0)
+    return counts.sum(), mean, (weights * (variances + (means - mean).square())).sum(0)
 
 
 @torch.no_grad()

@@ -30,8 +30,10 @@ def test_gradients_and_running_statistics_are_those_of_one_process(tmp_path, wor
     model = ranks.network()
     expected = []
     for step in range(2):
-        ranks.objective(model(ranks.batch() * (step + 1))).backward()
-        expected.append({name: p.grad.clone() for name, p in model.named_parameters()} | dict(model.state_dict()))
+        ranks.objective(ranks.outputs_of(model, ranks.batch() * (step + 1))).backward()
+        expected.append(
+            {f"gradient of {name}": p.grad.clone() for name, p in model.named_parameters()} | dict(model.named_buffers())
+        )
         model.zero_grad()
     evaluated = model.eval()(ranks.batch())
 
