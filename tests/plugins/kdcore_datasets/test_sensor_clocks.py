@@ -61,7 +61,9 @@ def test_clocks_that_do_not_overlap_are_reported_with_the_options_that_help(tmp_
     data = two_devices(tmp_path)
     data.samples()
     [note] = data.notes
-    assert "covers 5.000 to 5.080 s" in note and "`clock: start`" in note and "`clock_offset`" in note
+    assert "covers 5.000 to 5.080 s" in note
+    assert "`clock: start`" in note
+    assert "`clock_offset`" in note
 
 
 def test_clocks_that_contradict_each_other_are_refused(tmp_path: Path):
@@ -117,7 +119,9 @@ def test_encodings_and_comment_lines(tmp_path: Path, encoding: str, declared: st
     first, _ = data.samples()
     np.testing.assert_array_equal(data.read(first, "accelerometer-watch").values[:, 0], [0, 1, 2, 3])
     table = read_table(tmp_path / "1_1.csv")
-    assert table is not None and table.names[1] == "Stärke x" and table.comment == "#"
+    assert table is not None
+    assert table.names[1] == "Stärke x"
+    assert table.comment == "#"
     assert table.encoding == ("cp1252" if encoding == "latin-1" else "utf-8")
 
 
