@@ -28,6 +28,7 @@ class Dropped:
     BAD: ClassVar[str] = "bad recording"
     NO_SPLIT: ClassVar[str] = "in no split"
     SHORT: ClassVar[str] = "shorter than a window"
+    NOT_CHOSEN: ClassVar[str] = "subject not in data.subjects"
 
     what: str
     subject: str

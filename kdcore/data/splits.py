@@ -18,27 +18,44 @@ from kdcore.data.leakage import audit, similar_names
 from kdcore.data.targets import check_targets
 from kdcore.errors import DataError, ListingError, SplitError
 from kdcore.recipe.data_models import DataSpec
+from kdcore.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from kdcore.recipe.build import Builder
 
 
-def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
+def listed_samples(
+    dataset: Dataset, on_bad_sample: str = "error", subjects: Collection[str] | None = None
+) -> tuple[Sequence[Sample], list[Dropped]]:
     """List the samples of `dataset` and its unusable recordings, without reading signals.
 
+    Args:
+        dataset: The dataset.
+        on_bad_sample: ``skip`` to return damaged recordings instead of raising an error.
+        subjects: Subjects whose recordings are used; None for all.
+
     Raises:
-        ListingError: If its folder is invalid, or a recording is damaged and `on_bad_sample` is ``error``.
+        ListingError: If its folder is invalid, a subject is unknown, or, without ``skip``, a recording is damaged.
     """
     with raised_as(ListingError):
         samples = dataset.samples()
         check_targets(dataset, samples)
-    faults = [str(each) for each in dataset.unusable if each.fault]
+    unusable, others = dataset.unusable, []
+    if subjects is not None:
+        known = {*(each.key.subject for each in samples), *(each.subject for each in unusable)}
+        if missing := next((each for each in subjects if each not in known), None):
+            hint = did_you_mean(missing, sorted(known - {""}), "subjects are")
+            raise ListingError(f"data.subjects: the dataset has no subject {missing!r} ({hint})")
+        others = [Dropped.of(each.key, Dropped.NOT_CHOSEN) for each in samples if each.key.subject not in subjects]
+        samples = [each for each in samples if each.key.subject in subjects]
+        unusable = [each for each in unusable if each.subject in {*subjects, ""}]
+    faults = [str(each) for each in unusable if each.fault]
     if faults and on_bad_sample == "error":
         what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
         raise ListingError(listed(what, faults))
     if not samples:
         raise ListingError(listed("no sample is left", faults) if faults else "the dataset found no samples")
-    return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
+    return samples, [*(Dropped(each.what, each.subject, each.reason, each.detail) for each in unusable), *others]
 
 
 @contextmanager
@@ -85,7 +102,7 @@ def recipe_splits(builder: Builder, dataset: Dataset) -> SplitSamples:
     required = builder.recipe.student_modalities
     missing = "mask" if spec.missing == "mask" else "drop"
     with builder.locating_data_errors():
-        samples, whole, dropped, lacking = _divide(dataset, builder.protocol(), "skip", missing, modalities, required)
+        samples, whole, dropped, lacking = _divide(dataset, builder.protocol(), spec, "skip", missing, modalities, required)
         splits = whole.without(lacking)
         samples, splits, left_out = with_shares_missing(samples, splits, spec, modalities, required, dropped)
     return SplitSamples(samples, splits, dropped, audit(whole), [*lacking.values()], left_out)
@@ -110,7 +127,7 @@ def load_splits(
     Raises:
         DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
     """
-    samples, whole, dropped, lacking = _divide(dataset, protocol, spec.on_bad_sample, spec.missing, modalities, required)
+    samples, whole, dropped, lacking = _divide(dataset, protocol, spec, spec.on_bad_sample, spec.missing, modalities, required)
     with raised_as(SplitError):
         expected = (len(dataset.classes), spec.labels != "withheld", dataset.target)
         splits = checked_splits(whole, *expected)
@@ -122,13 +139,14 @@ def load_splits(
 def _divide(
     dataset: Dataset,
     protocol: Protocol,
+    spec: DataSpec,
     on_bad_sample: str,
     missing: str,
     modalities: Sequence[str],
     required: Sequence[str] | None,
 ) -> tuple[list[Sample], Splits, list[Dropped], dict[SampleKey, Dropped]]:
     """Return samples with the required modalities, the splits of all samples, dropped recordings, and incomplete samples."""
-    samples, dropped = listed_samples(dataset, on_bad_sample)
+    samples, dropped = listed_samples(dataset, on_bad_sample, spec.subjects)
     with raised_as(SplitError):
         whole = protocol.split(samples)
     split_of = whole.split_of

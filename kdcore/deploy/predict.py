@@ -19,6 +19,7 @@ from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import read_recording, read_stream, recording_form
 from kdcore.deploy.streaming import HALF, THRESHOLD, Smoothing, StreamingPredictor, refuse_majority, smoothed, votes
 from kdcore.errors import DataError, UsageError
+from kdcore.user_warnings import warnings_about
 
 STANDARD_INPUT = "-"
 
@@ -125,13 +126,14 @@ def predict_files(
     """
     refuse_majority(student, smoothing)
     for name, given in _recordings(student, files):
-        signals = {key: read_recording(student, path, key, dataset, rate, units, decimal) for key, path in given.items()}
-        try:
-            signals = student.signals(signals)
-            probabilities = np.atleast_2d(student.predict(signals, window))
-            spans = student.spans(signals, window)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
+        with warnings_about(name):
+            signals = {key: read_recording(student, path, key, dataset, rate, units, decimal) for key, path in given.items()}
+            try:
+                signals = student.signals(signals)
+                probabilities = np.atleast_2d(student.predict(signals, window))
+                spans = student.spans(signals, window)
+            except DataError as error:
+                raise DataError(f"{name}: {error}") from error
         voted = votes(student.target, smoothing)
         for span, row in zip(spans, smoothed(probabilities, smoothing, student.target, threshold), strict=True):
             yield Prediction(name, row, student.classes, *(span or (None, None)), signals, student.target, threshold, voted)

@@ -106,6 +106,8 @@ class DataSpec(Section):
 
     dataset: Component
     protocol: Component
+    subjects: Annotated[list[Text], MinLen(1)] | None = None
+    """Subjects whose recordings are used, before the protocol splits them; None for all."""
     batch_size: Annotated[int, Ge(1)] = 16
     window: WindowSpec | None = None
     """Windows to cut; None for whole recordings."""

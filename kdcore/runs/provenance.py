@@ -87,7 +87,7 @@ def provenance_of(recipe: Recipe) -> Provenance:
     builder = Builder(recipe, plugins)
     with builder.locating_data_errors():
         dataset = builder.dataset()
-        listed, _ = listed_samples(dataset, recipe.data.on_bad_sample)
+        listed, _ = listed_samples(dataset, recipe.data.on_bad_sample, recipe.data.subjects)
         samples, _ = complete_samples(listed, recipe.modalities, recipe.data.missing, recipe.student_modalities)
         try:
             fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())

@@ -86,6 +86,10 @@ class LoadedWeights:
             RecipeError: If names or shapes do not match; the message lists what does not.
         """
         file, spec = self.files.get(name), self.specs[name].weights
+        if not self._named(name) and (getattr(encoder, "fixed", False) or (file is not None and self._head(name) == "keep")):
+            self._note(
+                name, "its classes have no names: its outputs are read in the order of the run, unless you set `classes`"
+            )
         if file is None or spec is None:
             return
         classes = self.classes(name)

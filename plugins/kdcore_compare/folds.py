@@ -137,7 +137,9 @@ def subjects_of(recipe: Recipe) -> list[str]:
     modalities = {modality for each in recipe.participants.values() for modality in each.modalities}
     with builder.locating_data_errors():
         samples = builder.dataset().samples()
-    subjects = {each.key.subject for each in samples if modalities <= set(each.sources)}
+    chosen = recipe.data.subjects
+    used = [each for each in samples if chosen is None or each.key.subject in chosen]
+    subjects = {each.key.subject for each in used if modalities <= set(each.sources)}
     if not subjects or "" in subjects:
         raise UsageError("cross-validation needs the subject of every sample, which this dataset does not provide")
     return sorted(subjects, key=lambda each: (not each.isdecimal(), int(each) if each.isdecimal() else 0, each))

@@ -23,12 +23,14 @@ class CollectedClip:
         label: Index of its class.
         session: Part of the published split; empty if there is none.
         joints: Joint positions, (person, time, joint, channel).
+        confidences: Confidence of each joint, (person, time, joint); None if the file has none.
     """
 
     name: str
     label: int
     session: str
     joints: np.ndarray
+    confidences: np.ndarray | None = None
 
 
 def load_pickle(path: Path, split: str) -> list[CollectedClip]:
@@ -47,9 +49,18 @@ def load_pickle(path: Path, split: str) -> list[CollectedClip]:
     clips = [_clip(annotation, f"annotation {number}", path) for number, annotation in enumerate(annotations)]
     _refuse_twins(clips, path)
     _refuse_unlike(clips, path)
-    if not split:
-        return [CollectedClip(name, label, "", joints) for name, label, joints in clips]
-    return [CollectedClip(name, label, sessions[name], joints) for name, label, joints in clips if name in sessions]
+    scores = [_scores(annotation, clip[0], clip[2], path) for annotation, clip in zip(annotations, clips, strict=True)]
+    return [
+        CollectedClip(name, label, sessions[name] if split else "", joints, score)
+        for (name, label, joints), score in zip(clips, scores, strict=True)
+        if not split or name in sessions
+    ]
+
+
+def _scores(annotation: Mapping[str, Any], name: str, joints: np.ndarray, path: Path) -> np.ndarray | None:
+    if annotation.get("keypoint_score") is None:
+        return None
+    return require_shape(np.asarray(annotation["keypoint_score"]), joints.shape[:3], path, f"clip {name!r}, keypoint_score")
 
 
 def _clip(annotation: Any, what: str, path: Path) -> tuple[str, int, np.ndarray]:

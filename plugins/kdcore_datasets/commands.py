@@ -9,7 +9,7 @@ import typer
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(help="Folder of the recordings.")],
+    folder: Annotated[Path, typer.Argument(help="Folder or zip archive of the recordings.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Recipe to write. Default: the name of the folder with .yaml.")
     ] = None,
@@ -18,7 +18,7 @@ def new(
     """Inspect a folder of recordings and write a recipe that reads them.
 
     Detects delimiter, header, time column, channels, labels, subjects and file name patterns. Prints what was detected and what
-    you need to fill in. Nothing is trained.
+    you need to fill in. A zip archive is unpacked to a folder next to it. Nothing is trained.
     """
     from kdcore_datasets.new.recipe import new_recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
@@ -39,12 +40,29 @@ class TextLayout:
         header: Whether the first line contains column names.
         record_end: Character at the end of each row, before the line break. Default: none.
         decimal: Decimal mark. With a comma, numbers with a point are rejected, since the point may separate thousands.
+        encoding: Encoding of the text. UTF-16 with a byte order mark is recognised.
+        comment: Start of lines that are not read. Default: none.
+
+    Raises:
+        ValueError: If the delimiter is not one character, or the encoding is unknown.
     """
 
     delimiter: str = ","
     header: bool = True
     record_end: str = ""
     decimal: Literal[".", ","] = "."
+    encoding: str = "utf-8"
+    comment: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.delimiter) != 1:
+            raise ValueError(f"the delimiter must be one character, not {self.delimiter!r}")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise ValueError(
+                f"unknown encoding {self.encoding!r}; encodings are, for example, utf-8, latin-1 and cp1252"
+            ) from None
 
     def changed(self) -> list[str]:
         """Names of the fields that differ from their defaults."""
@@ -69,14 +87,30 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file. It is decompressed if its first bytes indicate gzip, bzip2, xz or Zstandard."""
+def open_text(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+    """Open a text file. It is decompressed if its first bytes indicate gzip, bzip2, xz or Zstandard.
+
+    Args:
+        path: File.
+        encoding: Encoding of the text; UTF-16 with a byte order mark is read as such.
+    """
     with open(path, "rb") as raw, ExitStack() as stack:
         start = raw.read(8)
         raw.seek(0)
         kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), "")
         plain: Any = io.BufferedReader(_Bounded(stack.enter_context(_decompressed(raw, kind)), path)) if kind else raw
-        yield stack.enter_context(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
+        if plain.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            encoding = "utf-16"
+        elif codecs.lookup(encoding).name == "utf-8":
+            encoding = "utf-8-sig"
+        yield stack.enter_context(io.TextIOWrapper(plain, encoding=encoding, newline=""))
+
+
+@contextmanager
+def _open(path: Path, layout: TextLayout) -> Iterator[Iterator[str]]:
+    """Open a text file. Comment lines are empty, so that line numbers do not change."""
+    with open_text(path, layout.encoding) as file:
+        yield ("" if line.lstrip().startswith(layout.comment) else line for line in file) if layout.comment else file
 
 
 class _Bounded(io.RawIOBase):
@@ -163,7 +197,9 @@ def seems_headerless(path: Path, columns: Sequence[Column], layout: TextLayout) 
     """
     try:
         first = next(_lines(path, layout), (0, []))[1]
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error, EOFError, lzma.LZMAError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {_not_text(error, layout)}") from error
+    except (OSError, ValueError, csv.Error, EOFError, lzma.LZMAError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     cells = [(column, first[column]) for column in columns if isinstance(column, int) and column < len(first)]
     return (
@@ -177,13 +213,18 @@ def _read(path: Path, columns: tuple[Column, ...], layout: TextLayout, kind: str
     try:
         return _parse(path, path.stat().st_mtime_ns, columns, layout, kind)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not text ({error.reason} at byte {error.start})") from error
+        raise DataError(f"{path}: {_not_text(error, layout)}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
     except (EOFError, lzma.LZMAError) as error:
         raise DataError(f"{path}: its compressed content is damaged ({error})") from error
+
+
+def _not_text(error: UnicodeDecodeError, layout: TextLayout) -> str:
+    what = f"is not text in {layout.encoding} ({error.reason} at byte {error.start})"
+    return f"{what}; if it is text, set its `encoding`, such as latin-1 or cp1252"
 
 
 @lru_cache(maxsize=32)
@@ -207,7 +248,9 @@ def _parse(path: Path, stamp: int, columns: tuple[Column, ...], layout: TextLayo
 
 def _load(path: Path, kind: str, layout: TextLayout, skipped: int, numbers: Sequence[int]) -> np.ndarray | None:
     """Read the columns quickly with NumPy; return None if that fails."""
-    with open_text(path) as file:
+    with _open(path, layout) as file:
+        if layout.comment:  # NumPy warns of empty lines
+            file, skipped = filter(None, islice(file, skipped, None)), 0
         try:
             return np.loadtxt(
                 map(layout.plain, file) if kind != "str" and layout.decimal != "." else file,
@@ -233,7 +276,7 @@ def _refuse_longer_rows(path: Path, layout: TextLayout) -> None:
     Raises:
         ValueError: If there is such a row. The message names the line.
     """
-    with open_text(path) as file:
+    with _open(path, layout) as file:
         counts = (line.count(layout.delimiter) for line in file)
         first = next((count for count in counts if count), 0)
         if all(count <= first for count in counts):
@@ -267,7 +310,7 @@ def _numbers(path: Path, columns: Sequence[Column], layout: TextLayout) -> list[
 def _lines(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each non-empty line, starting at 1, and its cells without surrounding blanks."""
     delimiter, record_end = layout.delimiter, layout.record_end
-    with open_text(path) as file:
+    with _open(path, layout) as file:
         if record_end:
             for number, line in enumerate(file, start=1):
                 for record in line.split(record_end):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -45,6 +45,10 @@ class SkeletonCollection(Dataset):
             of its parts are skipped.
         names: Pattern of clip names, e.g. ``S{scene}C{view}P{subject}R{trial}A{action}``.
         persons: Persons per clip. Further ones are dropped, and missing ones are zero.
+        choose: Persons to keep if a clip has more: the first ones in the file (``order``), or those that move most
+            (``motion``), by the sum of their joints' displacements between frames, in the order of the file.
+        coordinates: Coordinates of a joint: ``xyz``, ``xy``, or ``xy-confidence``, for which the ``keypoint_score`` of the
+            pickle becomes a third channel.
         joints: Joints per person in a ``.npz`` file.
         skeleton: Skeleton layout: a name, or joints, edges and centre.
         rate: Frame rate in Hz.
@@ -58,6 +62,8 @@ class SkeletonCollection(Dataset):
         split: str = "",
         names: str = "{trial}",
         persons: Annotated[int, Ge(1)] = 2,
+        choose: Literal["order", "motion"] = "order",
+        coordinates: Literal["xyz", "xy", "xy-confidence"] = "xyz",
         joints: Annotated[int, Ge(1)] = 25,
         skeleton: str | dict[str, Any] = "ntu-25",
         rate: Annotated[float, Gt(0)] = 30.0,
@@ -69,8 +75,13 @@ class SkeletonCollection(Dataset):
         self.persons = persons
         self.joints = joints
         self.rate = rate
-        self.version = f"1 {persons} {joints} {rate}"
-        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton, persons=persons)}
+        self.choose = choose
+        self.coordinates = coordinates
+        self.version = f"1 {persons} {joints} {rate}" + (f" {choose} {coordinates}" if (choose, coordinates) != _PLAIN else "")
+        form = {} if coordinates == "xyz" else {"units": "", "channels": ("x", "y", "confidence")[: 2 + (coordinates != "xy")]}
+        self.modalities = {
+            "skeleton": replace(SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton, persons=persons), **form)
+        }
 
     @cached_property
     def _path(self) -> Path:
@@ -91,6 +102,10 @@ class SkeletonCollection(Dataset):
             except DataError as error:
                 unusable.append(Unusable(f"{self._path}, clip {clip.name!r}", "unfit name or label", str(error)))
         self.unusable = unusable
+        crowded = sum(len(clip.joints) > self.persons for clip in self._clips)
+        if crowded:
+            rule = "that move most" if self.choose == "motion" else "that come first in the file"
+            self.notes = [f"{crowded} of {len(self._clips)} clips have more than {self.persons} persons; those {rule} are kept"]
         return made
 
     def _key(self, clip: CollectedClip) -> SampleKey:
@@ -108,9 +123,36 @@ class SkeletonCollection(Dataset):
         if not isinstance(source, ClipSource):
             raise DataError(f"{source}: a file of this dataset is a collection of clips; use it as a dataset instead")
         clip = self._clips[source.number]
-        values = require_finite(clip.joints, self._path, f"clip {clip.name!r}").transpose(1, 2, 3, 0)[..., : self.persons]
+        values = require_finite(self._joints(clip), self._path, f"clip {clip.name!r}").transpose(1, 2, 3, 0)
+        values = values[..., self._chosen(clip.joints)]
         missing = self.persons - values.shape[-1]
         return Signal(np.pad(values, [(0, 0)] * 3 + [(0, missing)]).astype(np.float32), self.rate)
+
+    def _joints(self, clip: CollectedClip) -> np.ndarray:
+        """Return the coordinates of a clip, (person, time, joint, channel).
+
+        Raises:
+            DataError: If the clip has other coordinates, or no confidences.
+        """
+        count, wanted = clip.joints.shape[3], 3 if self.coordinates == "xyz" else 2
+        if count != wanted:
+            what = f"clip {clip.name!r} has {count} coordinates for each joint, but coordinates is {self.coordinates}"
+            raise DataError(f"{self._path}: {what}")
+        if self.coordinates != "xy-confidence":
+            return clip.joints
+        if clip.confidences is None:
+            raise DataError(f"{self._path}: clip {clip.name!r} has no keypoint_score; set coordinates: xy")
+        return np.concatenate([clip.joints, clip.confidences[..., np.newaxis]], axis=3)
+
+    def _chosen(self, joints: np.ndarray) -> list[int]:
+        """Return the persons to keep, in the order of the file."""
+        if self.choose == "order" or len(joints) <= self.persons:
+            return list(range(min(self.persons, len(joints))))
+        motion = np.linalg.norm(np.diff(joints.astype(np.float64), axis=1), axis=-1).sum(axis=(1, 2))
+        return sorted(np.argsort(-motion, kind="stable")[: self.persons].tolist())
+
+
+_PLAIN = ("order", "xyz")
 
 
 def _plain(value: str) -> str:

@@ -142,7 +142,11 @@ def _from_npz(path: Path, variable: str) -> np.ndarray:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
     except Exception as error:  # damaged archives raise zip, value or key errors
-        raise DataError(f"{path}: is not an .npz file of numbers ({error})") from error
+        with open(path, "rb") as opened:
+            start = opened.read(4)
+        text = "" if start.startswith(b"PK") else "; clips in text files end in .txt or .csv"
+        why = f"begins with {start!r}{text}" if text else str(error)
+        raise DataError(f"{path}: is not an .npz file of numbers ({why})") from error
     return _numbers(content, variable, path)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdcore import Encoder, trusts_code
 from kdcore_export.onnx_student import open_session
@@ -196,12 +196,15 @@ class _TorchFile(FileNetwork):
                 "(ONNX files are data and need no trust)"
             )
         try:
-            self._network = (self.load(),)  # not a submodule, which could be moved or tapped
+            network = self.load()
+            for parameter in network.parameters():  # TorchScript modules have no `requires_grad_`
+                parameter.requires_grad_(False)
+            self._network = (network,)  # not a submodule, which could be moved or tapped
         except Exception as error:
             raise ValueError(f"{file.name}: not a readable {self.form} file ({_first_line(error)})") from error
 
     @abstractmethod
-    def load(self) -> Callable[[Tensor], Any]:
+    def load(self) -> nn.Module:
         """Return the network in the file."""
 
     def run(self, x: np.ndarray) -> np.ndarray:
@@ -232,7 +235,7 @@ class TorchScriptNetwork(_TorchFile):
 
     form = "TorchScript"
 
-    def load(self) -> Callable[[Tensor], Any]:
+    def load(self) -> nn.Module:
         """Return the network in the file."""
         with warnings.catch_warnings():  # a deprecation notice that recommends torch.export
             warnings.simplefilter("ignore", FutureWarning)
@@ -257,7 +260,7 @@ class ExportedNetwork(_TorchFile):
 
     form = "torch.export"
 
-    def load(self) -> Callable[[Tensor], Any]:
+    def load(self) -> nn.Module:
         """Return the network in the file."""
         with open(self.file, "rb") as stream:
             return torch.export.load(stream).module()

@@ -14,7 +14,18 @@ from torch import Tensor
 from kdcore import KdcoreError, Modality
 from kdcore_skeleton.layout import Layout
 
-LayoutName = Literal["utd-mhad-20", "ntu-25", "openpose-18", "coco-17", "nucla-20"]
+LayoutName = Literal[
+    "utd-mhad-20",
+    "nucla-20",
+    "kinect-v1-20",
+    "ntu-25",
+    "openpose-18",
+    "coco-17",
+    "halpe-26",
+    "mediapipe-33",
+    "h36m-17",
+    "smpl-24",
+]
 LayoutOption = LayoutName | Layout
 """Values of an option `layout`: a name, or a layout of one's own as ``{joints: […], edges: [[…, …], …], centre: …}``."""
 
@@ -37,9 +48,12 @@ _KINECT_V1_LIMBS = """
     left-hip left-knee left-ankle left-foot right-hip right-knee right-ankle right-foot
 """
 
+_KINECT_V1_SDK = _layout("hip-centre spine shoulder-centre head" + _KINECT_V1_LIMBS, _KINECT_V1, centre="shoulder-centre")
+
 LAYOUTS: Mapping[str, Layout] = {
     "utd-mhad-20": _layout("head shoulder-centre spine hip-centre" + _KINECT_V1_LIMBS, _KINECT_V1, centre="shoulder-centre"),
-    "nucla-20": _layout("hip-centre spine shoulder-centre head" + _KINECT_V1_LIMBS, _KINECT_V1, centre="shoulder-centre"),
+    "nucla-20": _KINECT_V1_SDK,
+    "kinect-v1-20": _KINECT_V1_SDK,  # the order of its SDK, in which N-UCLA was recorded
     "ntu-25": _layout(
         """
         hip-centre spine neck head
@@ -90,6 +104,83 @@ LAYOUTS: Mapping[str, Layout] = {
         right-ankle right-knee right-hip right-shoulder
         """,
         centre="nose",
+    ),
+    "halpe-26": _layout(  # https://github.com/Fang-Haoshu/Halpe-FullBody
+        """
+        nose left-eye right-eye left-ear right-ear
+        left-shoulder right-shoulder left-elbow right-elbow left-wrist right-wrist
+        left-hip right-hip left-knee right-knee left-ankle right-ankle
+        head neck hip-centre
+        left-big-toe right-big-toe left-small-toe right-small-toe left-heel right-heel
+        """,
+        """
+        left-ear left-eye nose head neck
+        right-ear right-eye nose
+        left-wrist left-elbow left-shoulder neck
+        right-wrist right-elbow right-shoulder neck
+        hip-centre neck
+        left-small-toe left-heel
+        left-big-toe left-heel left-ankle left-knee left-hip hip-centre
+        right-small-toe right-heel
+        right-big-toe right-heel right-ankle right-knee right-hip hip-centre
+        """,
+        centre="neck",
+    ),
+    "mediapipe-33": _layout(  # https://ai.google.dev/edge/mediapipe/solutions/vision/pose_landmarker
+        """
+        nose left-eye-inner left-eye left-eye-outer right-eye-inner right-eye right-eye-outer
+        left-ear right-ear left-mouth right-mouth
+        left-shoulder right-shoulder left-elbow right-elbow left-wrist right-wrist
+        left-pinky right-pinky left-index right-index left-thumb right-thumb
+        left-hip right-hip left-knee right-knee left-ankle right-ankle
+        left-heel right-heel left-foot right-foot
+        """,
+        """
+        left-ear left-eye-outer left-eye left-eye-inner nose
+        right-ear right-eye-outer right-eye right-eye-inner nose
+        left-mouth nose
+        right-mouth nose
+        left-pinky left-wrist
+        left-thumb left-wrist
+        left-index left-wrist left-elbow left-shoulder nose
+        right-pinky right-wrist
+        right-thumb right-wrist
+        right-index right-wrist right-elbow right-shoulder nose
+        left-foot left-heel left-ankle left-knee left-hip left-shoulder
+        right-foot right-heel right-ankle right-knee right-hip right-shoulder
+        """,
+        centre="nose",
+    ),
+    "h36m-17": _layout(  # Human3.6M as commonly reduced to 17 joints, https://doi.org/10.1109/TPAMI.2013.248
+        """
+        hip-centre right-hip right-knee right-ankle left-hip left-knee left-ankle
+        spine shoulder-centre neck head
+        left-shoulder left-elbow left-wrist right-shoulder right-elbow right-wrist
+        """,
+        """
+        head neck shoulder-centre
+        hip-centre spine shoulder-centre
+        left-wrist left-elbow left-shoulder shoulder-centre
+        right-wrist right-elbow right-shoulder shoulder-centre
+        left-ankle left-knee left-hip hip-centre
+        right-ankle right-knee right-hip hip-centre
+        """,
+        centre="hip-centre",
+    ),
+    "smpl-24": _layout(  # https://doi.org/10.1145/2816795.2818013
+        """
+        hip-centre left-hip right-hip lower-spine left-knee right-knee spine left-ankle right-ankle
+        upper-spine left-foot right-foot neck left-collar right-collar head
+        left-shoulder right-shoulder left-elbow right-elbow left-wrist right-wrist left-hand right-hand
+        """,
+        """
+        head neck upper-spine spine lower-spine hip-centre
+        left-hand left-wrist left-elbow left-shoulder left-collar upper-spine
+        right-hand right-wrist right-elbow right-shoulder right-collar upper-spine
+        left-foot left-ankle left-knee left-hip hip-centre
+        right-foot right-ankle right-knee right-hip hip-centre
+        """,
+        centre="hip-centre",
     ),
 }
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import kdcore
-from kdcore.user_warnings import counted, warn
+from kdcore.user_warnings import counted, warn, warnings_about
 
 HERE = {"__name__": "kdcore_made_up.module"}
 
@@ -62,6 +62,22 @@ def test_kinds_are_counted():
         warn("other")
     said = [("1.0 long (3 files)", UserWarning), ("other", kdcore.KdcoreDeprecationWarning), ("other", UserWarning)]
     assert [(str(each.message), each.category) for each in found] == said
+
+
+def test_warnings_name_what_they_are_about():
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with counted("files"):
+            for name in ("a.csv", "b.csv", "b.csv", "c.csv", "d.csv", "e.csv"):
+                with warnings_about(name):
+                    warn("long")
+            with warnings_about("a.csv"), counted("windows"):
+                warn("short")
+                warn("short")
+        with warnings_about("f.csv"):
+            warn("odd")
+    said = ["a.csv, b.csv, c.csv and 2 more: long", "a.csv: short (2 windows)", "f.csv: odd"]
+    assert [str(each.message) for each in found] == said
 
 
 def test_they_are_given_though_the_work_fails():

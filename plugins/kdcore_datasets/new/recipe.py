@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcore import Builder, DataError, Dataset, KdcoreError, Sample, UsageError, load_recipe, options_model, plugin_manager
+from kdcore_datasets.new.archives import unpacked
 from kdcore_datasets.new.arrays import guess_arrays
 from kdcore_datasets.new.guess import FILL_IN, Guess, section
 from kdcore_datasets.new.published import guess_published
@@ -26,7 +27,7 @@ def new_recipe(folder: Path, to: Path | None = None, rate: float | None = None) 
     """Write a recipe that reads a folder of recordings, and return a summary of what was detected.
 
     Args:
-        folder: Folder of the recordings.
+        folder: Folder of the recordings, or a zip archive, which is unpacked to a folder next to it.
         to: Recipe to write. Default: the name of the folder with ``.yaml``.
         rate: Sampling rate in Hz, if the files do not contain it.
 
@@ -34,9 +35,12 @@ def new_recipe(folder: Path, to: Path | None = None, rate: float | None = None) 
         UsageError: If the recipe exists.
         DataError: If no dataset can read the folder.
     """
-    target = to or Path(f"{_slug(folder)}.yaml")
+    target = to or Path(f"{_slug(folder.with_suffix('') if folder.is_file() else folder)}.yaml")
     if target.exists():
         raise UsageError(f"{target} already exists; choose another file with --output")
+    if folder.suffix.lower() == ".zip" and folder.is_file():
+        folder = unpacked(folder)
+        print(f"unpacked to {folder}")
     guess = look(folder, rate)
     samples, modalities, problem = [], ["accelerometer"], ""
     try:

@@ -116,6 +116,10 @@ def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, column
         made |= {"header": False} if not table.names else {}
         made |= {"record_end": table.record_end} if table.record_end else {}
         made |= {"decimal": table.decimal} if table.decimal != "." else {}
+        made |= {"comment": table.comment} if table.comment else {}
+        if table.encoding != "utf-8":
+            made["encoding"] = table.encoding
+            guess.why[(*place, "encoding")] = "not UTF-8; check names with accents"
         if columns.gaps or table.record_end:  # some rows of WISDM lack values
             made["missing_values"] = {"interpolate": 0.5}
             some = "some cells are" if columns.gaps else "cells may be"

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
@@ -52,6 +52,8 @@ class TextTable:
         names: Column names in the header; empty without a header.
         rows: Cells as text.
         decimal: Decimal mark of numbers.
+        encoding: Encoding of the text.
+        comment: Start of lines that are not read.
     """
 
     delimiter: str
@@ -59,6 +61,8 @@ class TextTable:
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     decimal: Literal[".", ","] = "."
+    encoding: str = "utf-8"
+    comment: str = ""
 
     @property
     def width(self) -> int:
@@ -83,12 +87,15 @@ def read_table(path: Path) -> TextTable | None:
     """The layout of a file; None if it is no table with at least two columns of numbers."""
     if is_parquet(path):
         return _parquet_table(path)
-    with suppress(OSError, UnicodeDecodeError, EOFError, csv.Error):
-        with open_text(path) as file:
-            lines = [line.strip() for line in islice(file, LINES)]
-        lines = [line for line in lines if line and not line.startswith("#")]
-        if len(lines) >= 3:
-            return _table(lines)
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(OSError, UnicodeDecodeError, EOFError, csv.Error):
+            with open_text(path, encoding) as file:
+                lines = [line.strip() for line in islice(file, LINES)]
+            kept = [line for line in lines if line and not line.startswith("#")]
+            if len(kept) >= 3 and not any("\0" in line for line in kept):
+                found = _table(kept)
+                comment = "#" if any(line.startswith("#") for line in lines) else ""
+                return replace(found, encoding=encoding, comment=comment) if found else None
     return None
 
 

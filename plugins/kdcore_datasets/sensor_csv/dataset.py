@@ -37,8 +37,8 @@ class SensorCsv(Dataset):
     """Delimited text files or Parquet files of one or several devices worn together.
 
     Each kind of signal of each device is a modality, named ``kind-device``, e.g. ``accelerometer-watch``. Files of several
-    devices belong to the same recording if the placeholders in their paths match. Their time stamps must come from the same
-    clock.
+    devices belong to the same recording if the placeholders in their paths match. Their time stamps come from one clock, or
+    start together (`clock`).
 
     If labels or parts of the key come from columns, each recording is cut into samples where one of these changes in the file
     of the first device. The other devices are cut at the same times, and recordings without the first device are skipped. The
@@ -115,11 +115,17 @@ class SensorCsv(Dataset):
                     raise ValueError(f"sensor-csv: {name}'s pattern has no {{{self.label.path}}} to take labels from")
         if len({frozenset(pattern.fields) for pattern in self._patterns.values()}) > 1:
             raise ValueError("sensor-csv: all devices' patterns must have the same placeholders")
+        if len({device.clock for device in self.devices.values()}) > 1:
+            raise ValueError("sensor-csv: all devices must have the same `clock`, shared or start")
         clocks = {(device.pattern, device.rate, device.time_column) for device in self.devices.values()}
         if self._cut_columns and len(clocks) > 1:  # otherwise, all are columns of the same rows
             timeless = [name for name, device in self.devices.items() if device.time_column is None]
-            if timeless:
-                raise ValueError(f"sensor-csv: to be cut at the same instants, {listed(timeless)} must have a time_column")
+            starts = {device.clock for device in self.devices.values()} == {"start"}
+            if timeless and not starts:
+                raise ValueError(
+                    f"sensor-csv: to be cut at the same instants, {listed(timeless)} must have a time_column, "
+                    "or all devices `clock: start`, if they started together"
+                )
 
     @cached_property
     def classes(self) -> Sequence[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -167,8 +173,8 @@ class SensorCsv(Dataset):
             span, other_span = (f"{np.nanmin(each):.3f} to {np.nanmax(each):.3f} s" for each in spans)
             yield (
                 f"{name}: its clock does not overlap that of {reference}: {files[reference].name} covers {span}, "
-                f"{files[name].name} covers {other_span}; time stamps of all devices must come from one clock "
-                f"(time_unit of {name}: {device.time_unit})"
+                f"{files[name].name} covers {other_span} (time_unit of {name}: {device.time_unit}); if all devices started "
+                "together, set `clock: start` for each; if a clock is ahead or behind, set its `clock_offset`"
             )
 
     def _gaps(self, samples: Sequence[Sample]) -> Iterator[str]:

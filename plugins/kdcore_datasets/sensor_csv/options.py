@@ -45,15 +45,21 @@ class Device:
             or by number from 0.
         units: Units of kinds of signals, if not m/s², rad/s or rad.
         rate: Sampling rate in Hz. Default: computed from the time column.
-        time_column: Column of time stamps from a clock that all devices share.
+        time_column: Column of time stamps.
         time_unit: Unit of the time stamps; ``iso`` for dates such as ``2014-05-07 13:29:50.43``. Not used for columns of
             Parquet files whose type is a timestamp, date, time or duration.
-        delimiter: Column separator; a blank means any white space. Like `header`, `record_end` and `decimal`, for text files
-            only.
+        clock: ``shared`` if the time stamps come from a clock that all devices share; ``start`` if each file's time counts from
+            its first row, because all devices started together.
+        clock_offset: Seconds to add to the time stamps, for a clock that is ahead or behind.
+        sort: Sort the rows of each file by time stamp. Otherwise, time stamps that go back mark a recording as bad.
+        delimiter: Column separator; a blank means any white space. Like `header`, `record_end`, `decimal`, `encoding` and
+            `comment`, for text files only.
         header: Whether the first line contains column names.
         record_end: Character at the end of each row, before the line break, such as ``;``.
         decimal: Decimal mark of numbers. With a comma, a number with a point counts as missing, since the point may separate
             thousands.
+        encoding: Encoding of the text, such as ``latin-1``. UTF-16 with a byte order mark is recognised.
+        comment: Start of lines that are not read, such as ``#``.
         missing_values: Treatment of rows in which a value of a signal is missing or not a number. ``error`` marks the recording
             as bad. ``drop`` drops the row. ``{interpolate: 0.5}`` fills gaps of at most 0.5 seconds, drops rows before the
             first value and after the last, and marks a recording with a longer gap as bad. A time stamp of 0 after later ones
@@ -61,8 +67,9 @@ class Device:
         placement: Where the device is worn.
 
     Raises:
-        ValueError: If neither rate nor time column is given, the pattern is malformed, the decimal mark is the delimiter, or an
-            option of text files is given for Parquet files.
+        ValueError: If neither rate nor time column is given, rows are sorted without a time column, the pattern is malformed,
+            the delimiter is the decimal mark or not one character, the encoding is unknown, or an option of text files is given
+            for Parquet files.
     """
 
     pattern: str
@@ -71,23 +78,34 @@ class Device:
     rate: float | None = None
     time_column: Column | None = None
     time_unit: TimeUnit | Literal["iso"] = "s"
+    clock: Literal["shared", "start"] = "shared"
+    clock_offset: float = 0.0
+    sort: bool = False
     delimiter: str = ","
     header: bool = True
     record_end: str = ""
     decimal: Literal[".", ","] = "."
+    encoding: str = "utf-8"
+    comment: str = ""
     missing_values: MissingValues = "error"
     placement: str = ""
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         PathPattern(self.pattern)
+        try:
+            given = self.layout.changed()
+        except ValueError as error:
+            raise ValueError(f"device with pattern {self.pattern!r}: {error}") from error
         if self.rate is None and self.time_column is None:
             raise ValueError(f"device with pattern {self.pattern!r}: give rate or time_column")
+        if self.sort and self.time_column is None:
+            raise ValueError(f"device with pattern {self.pattern!r}: sort requires a time_column")
         if self.rate is not None and self.rate <= 0:
             raise ValueError(f"device with pattern {self.pattern!r}: rate must be positive, not {self.rate}")
         if not self.columns or not all(self.columns.values()):
             raise ValueError(f"device with pattern {self.pattern!r}: name at least one column for each kind of signal")
-        if is_parquet(self.pattern) and (given := self.layout.changed()):
+        if is_parquet(self.pattern) and given:
             raise ValueError(f"device with pattern {self.pattern!r}: {', '.join(given)} is for text files, not for Parquet")
         if self.delimiter == self.decimal:
             raise ValueError(
@@ -100,7 +118,7 @@ class Device:
     @property
     def layout(self) -> TextLayout:
         """Format of the files."""
-        return TextLayout(self.delimiter, self.header, self.record_end, self.decimal)
+        return TextLayout(self.delimiter, self.header, self.record_end, self.decimal, self.encoding, self.comment)
 
     def modality(self, kind: str, name: str) -> Modality:
         """Return the modality called `name` for a `kind` of signal of this device."""

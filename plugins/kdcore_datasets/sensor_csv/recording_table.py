@@ -26,17 +26,23 @@ class RecordingTable:
         columns: Columns of the parts of the key, such as ``{subject: person, action: activity}``. They replace placeholders of
             the same name.
         delimiter: Column separator of a text file.
+        encoding: Encoding of a text file.
     """
 
     file: str
     path: Column
     columns: dict[TableField, Column]
     delimiter: str = ","
+    encoding: str = "utf-8"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by pydantic
 
     def __post_init__(self) -> None:
         if not self.columns:
             raise ValueError(f"table {self.file!r}: name at least one column in columns")
+        try:
+            TextLayout(self.delimiter, encoding=self.encoding)
+        except ValueError as error:
+            raise ValueError(f"table {self.file!r}: {error}") from error
 
     def rows(self, root: Path) -> dict[str, dict[str, str]]:
         """Return the parts of the key by file name as written in the table.
@@ -45,7 +51,7 @@ class RecordingTable:
             DataError: If the table cannot be read, or has two different rows for a file.
         """
         file = root / self.file
-        texts = read_texts(file, [self.path, *self.columns.values()], TextLayout(self.delimiter))
+        texts = read_texts(file, [self.path, *self.columns.values()], TextLayout(self.delimiter, encoding=self.encoding))
         rows: dict[str, dict[str, str]] = {}
         for name, *cells in texts.tolist():
             name = name.strip().replace("\\", "/")

@@ -46,6 +46,7 @@ class Run:
 def runs(path: Path, device: Device, columns: Sequence[Column]) -> Iterator[Run]:
     """Return contiguous rows of `path` in which `columns` do not change, in order."""
     texts = read_texts(path, columns, device.layout)
+    texts = texts[_order(path, device)] if device.sort else texts
     changes = np.flatnonzero((texts[1:] != texts[:-1]).any(axis=1)) + 1
     edges = [0, *changes.tolist(), len(texts)]
     for first, last in pairwise(edges):
@@ -53,7 +54,26 @@ def runs(path: Path, device: Device, columns: Sequence[Column]) -> Iterator[Run]
 
 
 def stamps(path: Path, device: Device) -> np.ndarray:
-    """Return the time of each row in seconds, NaN if missing; starting at 0 for a device without a time column."""
+    """Return the time of each row in seconds on the common clock, NaN if missing, in the order in which rows are used.
+
+    Devices without a time column start at 0.
+    """
+    times = _stamps(path, device)
+    times = times[_order(path, device)] if device.sort else times
+    if device.clock == "start" and np.isfinite(times).any():
+        times = times - times[np.isfinite(times)][0]
+    return times + device.clock_offset if device.clock_offset else times
+
+
+def _order(path: Path, device: Device) -> np.ndarray:
+    """Return the rows in order of time. Rows with equal time stamps keep their order; rows without one come last."""
+    times = _stamps(path, device)
+    times = times if device.missing_values == "error" else np.where(_fallen(times), np.nan, times)
+    return np.argsort(times, kind="stable")
+
+
+def _stamps(path: Path, device: Device) -> np.ndarray:
+    """Return the time stamp of each row of the file in seconds."""
     if device.time_column is None:
         first = next(iter(device.columns.values()))[0]
         return np.arange(len(read_gappy(path, [first], device.layout))) / _given(device)
@@ -85,7 +105,10 @@ def fault(path: Path, device: Device, run: Run) -> tuple[str, str] | None:
     if not (known.all() if device.missing_values == "error" else known[0] and known[-1]):
         return "unreadable time", _unreadable_time(path, device, run.first + int((~known).argmax()))
     if (np.diff(times[known]) < 0).any():
-        return "time runs backwards", f"{path}: time stamps go back in rows {run.first + 1} to {run.last}"
+        return (
+            "time runs backwards",
+            f"{path}: time stamps go back in rows {run.first + 1} to {run.last} (`sort: true` sorts rows)",
+        )
     return None
 
 
@@ -94,12 +117,18 @@ def _of_rows(path: Path, device: Device, rows: slice) -> np.ndarray:
     times = stamps(path, device)[rows]
     if device.missing_values == "error":
         return times
-    fallen = (times == 0) & (np.fmax.accumulate(times) > 0)
-    return np.where(fallen, np.nan, times)
+    written = _stamps(path, device)
+    return np.where(_fallen(written[_order(path, device)[rows] if device.sort else rows]), np.nan, times)
+
+
+def _fallen(times: np.ndarray) -> np.ndarray:
+    """Return which time stamps are 0 after later ones."""
+    return (times == 0) & (np.fmax.accumulate(times) > 0)
 
 
 def _unreadable_time(path: Path, device: Device, row: int) -> str:
     assert device.time_column is not None
+    row = int(_order(path, device)[row]) if device.sort else row
     if read_instants(path, device.time_column) is not None:
         return f"{path}: row {row + 1}: column {device.time_column!r} is missing"
     if device.time_unit != "iso":
@@ -171,11 +200,12 @@ def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.n
     rows = slice(stretch.first, stretch.last)
     times = _of_rows(stretch.path, device, rows)
     if device.missing_values == "error":
-        values = read_numbers(stretch.path, device.columns[kind], device.layout, rows)
+        values = _numbers(stretch.path, device, kind, rows)
         if not np.isfinite(times).all():
             raise DataError(_unreadable_time(stretch.path, device, stretch.first + int((~np.isfinite(times)).argmax())))
         return values, times, Gaps()
-    values = read_gappy(stretch.path, device.columns[kind], device.layout)[rows]
+    values = read_gappy(stretch.path, device.columns[kind], device.layout)
+    values = values[_order(stretch.path, device)[rows] if device.sort else rows]
     timed = np.isfinite(times)
     values, times, lost = values[timed], times[timed], int((~timed).sum())
     known = np.asarray(np.isfinite(values).all(axis=1))
@@ -189,6 +219,22 @@ def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.n
         times,
         Gaps(int((~known).sum()), lost + edges),
     )
+
+
+def _numbers(path: Path, device: Device, kind: str, rows: slice) -> np.ndarray:
+    """Return a signal in some rows.
+
+    Raises:
+        DataError: If a value in these rows is not a number.
+    """
+    columns = device.columns[kind]
+    if not device.sort:
+        return read_numbers(path, columns, device.layout, rows)
+    chosen = _order(path, device)[rows]
+    values = read_gappy(path, columns, device.layout)[chosen]
+    for row in chosen[~np.isfinite(values).all(axis=1)].tolist():
+        read_numbers(path, columns, device.layout, slice(row, row + 1))  # raises an error that names the line
+    return values
 
 
 def _trimmed(values: np.ndarray, known: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -219,7 +265,8 @@ def _filled(values: np.ndarray, times: np.ndarray, longest: float, stretch: Stre
 def _increasing(times: np.ndarray, path: Path) -> np.ndarray:
     back = np.flatnonzero(np.diff(times) < 0)
     if len(back):
-        raise DataError(f"{path}: time stamps go back {len(back)} time(s), first after {times[back[0]]:.6f} s")
+        what = f"time stamps go back {len(back)} time(s), first after {times[back[0]]:.6f} s"
+        raise DataError(f"{path}: {what}; to sort the rows by time, set `sort: true`")
     return times
 
 

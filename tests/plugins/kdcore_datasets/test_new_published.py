@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import yaml
 
-from kdcore import Builder, DataError, load_recipe
+from kdcore import Builder, DataError, UsageError, load_recipe
 from kdcore_datasets.new.recipe import look, new_recipe
 
 NOISE = np.random.default_rng(0)
@@ -188,6 +189,36 @@ def test_archives_are_named(tmp_path):
         look(tmp_path / "z")
     with pytest.raises(DataError, match=r"archive\.zip: is an archive; unpack it"):
         look(tmp_path / "z" / "archive.zip")
+
+
+def test_a_zip_archive_is_unpacked_once(tmp_path, capsys):
+    """Under a name with blanks and accents, with the folder that systems add."""
+    root = tmp_path / "Größe 1"
+    for subject in (1, 2):
+        for action in ("walk", "sit"):
+            written(root / f"data/s{subject}_{action}.csv", acceleration(40), header="x,y,z")
+    archive = tmp_path / "my archive.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted(root.rglob("*.csv")):
+            packed.write(file, file.relative_to(tmp_path))
+        packed.writestr("__MACOSX/Größe 1/._s1_walk.csv", b"\0")
+    new_recipe(archive, tmp_path / "a.yaml", rate=50)
+    assert "4 samples, 2 classes, 2 subjects" in capsys.readouterr().out
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["Größe 1", "a.yaml", "my archive", "my archive.zip"]
+    with pytest.raises(UsageError, match="already exists; pass the folder"):
+        new_recipe(archive, tmp_path / "b.yaml", rate=50)
+
+
+def test_an_archive_that_cannot_be_unpacked_leaves_nothing_behind(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK nothing")
+    with pytest.raises(DataError, match=r"a\.zip: cannot be unpacked"):
+        new_recipe(tmp_path / "a.zip", tmp_path / "a.yaml")
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as packed:
+        packed.writestr("../outside.csv", "x,y,z\n1,2,3\n")
+    with pytest.raises(DataError):
+        new_recipe(tmp_path / "out.zip", tmp_path / "a.yaml")
+    assert not (tmp_path.parent / "outside.csv").exists()
+    assert {each.name for each in tmp_path.iterdir()} == {"a.zip", "out.zip", "out"}
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"], ids=["semicolon", "tab"])

@@ -163,3 +163,36 @@ def test_an_archive_of_padded_clips(tmp_path: Path):
     np.savez(tmp_path / "cs.npz", x_train=x)
     with pytest.raises(DataError, match=r"cs.npz: is not an archive of x_train"):
         SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c")).samples()
+
+
+def test_of_more_persons_those_that_move_most_are_kept_if_the_recipe_says_so(tmp_path: Path):
+    still, slow, fast = (
+        speed * np.arange(4.0)[:, None, None] + np.zeros((4, 5, 3)) + 10 * n for n, speed in enumerate((0, 1, 2))
+    )
+    annotation = {"frame_dir": "a", "label": 0, "keypoint": np.stack([slow, still, fast])}
+    path = dump({"annotations": [annotation]}, tmp_path / "a.pkl")
+    for choose, kept in (("order", [slow, still]), ("motion", [slow, fast])):
+        dataset = SkeletonCollection(file=path, classes=("drink",), choose=choose)
+        [sample] = dataset.samples()
+        np.testing.assert_array_equal(dataset.read(sample, "skeleton").values, np.stack(kept, axis=-1))
+        assert "1 of 1 clips have more than 2 persons" in dataset.notes[0]
+        assert ("move most" in dataset.notes[0]) == (choose == "motion")
+
+
+def test_confidences_of_two_dimensional_joints_are_a_third_channel(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    annotation = {"frame_dir": "a", "label": 0, "keypoint": generator.normal(size=(1, 4, 5, 2))}
+    annotation["keypoint_score"] = generator.random((1, 4, 5))
+    path = dump({"annotations": [annotation]}, tmp_path / "a.pkl")
+    dataset = SkeletonCollection(file=path, classes=("drink",), persons=1, coordinates="xy-confidence")
+    assert dataset.modalities["skeleton"].channels == ("x", "y", "confidence")
+    values = dataset.read(dataset.samples()[0], "skeleton").values[..., 0]
+    np.testing.assert_array_equal(values[..., :2], annotation["keypoint"][0].astype(np.float32))
+    np.testing.assert_array_equal(values[..., 2], annotation["keypoint_score"][0].astype(np.float32))
+    for coordinates, said in (("xyz", "has 2 coordinates for each joint, but coordinates is xyz"), ("xy", "")):
+        dataset = SkeletonCollection(file=path, classes=("drink",), coordinates=coordinates)
+        if said:
+            with pytest.raises(DataError, match=said):
+                dataset.read(dataset.samples()[0], "skeleton")
+        else:
+            assert dataset.read(dataset.samples()[0], "skeleton").values.shape == (4, 5, 2, 2)

@@ -112,3 +112,10 @@ def test_damaged_text(tmp_path: Path, content: str, joints: int | None, said: st
     data = SkeletonFiles(root=tmp_path, pattern="{action}_{trial}.txt", joints=joints)
     with pytest.raises(DataError, match=said):
         data.read(data.samples()[0], "skeleton")
+
+
+def test_text_in_a_file_called_npz_is_not_said_to_be_a_pickle(tmp_path):
+    np.savetxt(tmp_path / "1_wave_1.npz", np.ones((4, 60)))
+    dataset = SkeletonFiles(root=tmp_path, pattern="{subject}_{action}_{trial}.npz")
+    with pytest.raises(DataError, match=r"is not an \.npz file of numbers \(begins with b'1\.00'; clips in text files end in"):
+        dataset.read(dataset.samples()[0], "skeleton")

@@ -189,19 +189,23 @@ def test_what_a_finished_network_cannot_be_is_refused_at_validation(net, tmp_pat
     assert any(place in str(each) and said in str(each) for each in error.value.problems), str(error.value)
 
 
-def test_a_run_learns_from_a_file(net, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["onnx", "torchscript", "exported"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_run_learns_from_a_file(net, batch, tmp_path, monkeypatch, kind, named):
     """Every term gives the student a gradient, the teacher has nothing to train, and its classes are matched by name."""
     monkeypatch.setenv("KDCORE_CACHE", str(tmp_path / "cache"))
-    write_onnx(net, tmp_path / "net.onnx")
+    monkeypatch.setenv("KDCORE_TRUST_CODE", "1")
+    _, path = write(kind, net, tmp_path, batch)
     actions = ["wave", "punch", "sit down", "kick"]
     small = {"modality": "accelerometer", "transforms": [{"name": "resample", "length": 8}]}
-    encoder = {"name": "onnx", "file": str(tmp_path / "net.onnx")}
+    encoder = {"name": kind, "file": str(path)}
+    classes = {"classes": actions[::-1]} if named else {}
     data = {"name": "synthetic-motion", "subjects": 2, "trials": 1, "actions": actions}
     recipe = {
         "version": 1,
         "name": "finished",
         "data": {"dataset": data, "protocol": "cross-subject"},
-        "teachers": {"net": {**small, "freeze": ["*"], "classes": actions[::-1], "encoder": encoder}},
+        "teachers": {"net": {**small, "freeze": ["*"], **classes, "encoder": encoder}},
         "student": {**small, "encoder": {"name": "cnn1d", "width": 8}},
         "losses": ["cross-entropy", "soft-target"],
         "training": {"epochs": 1},
@@ -213,7 +217,8 @@ def test_a_run_learns_from_a_file(net, tmp_path, monkeypatch):
     assert found.parameters["net"] == found.trained["net"] == 0
     assert {each.term for each in found.terms} == {"cross-entropy", "soft-target"}
     assert all(each.gradient > 0 for each in found.terms)
-    assert "net: its logits were put in the order of the run's classes by name" in said.lines
+    assert ("net: its logits were put in the order of the run's classes by name" in said.lines) == named
+    assert any("its classes have no names" in line for line in said.lines) != named
 
 
 class Lines(RunListener):

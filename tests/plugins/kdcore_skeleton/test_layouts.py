@@ -13,7 +13,23 @@ from kdcore import Modality
 from kdcore_skeleton.layout import Layout
 from kdcore_skeleton.layouts import AXES, LAYOUTS, find_layout, layout_of, require_skeleton
 
-SIZES = {"utd-mhad-20": 20, "nucla-20": 20, "ntu-25": 25, "openpose-18": 18, "coco-17": 17}
+SIZES = {name: int(name.rsplit("-", 1)[1]) for name in LAYOUTS}
+SMPL_PARENTS = [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
+"""Of joints 1 to 23, in the published kinematic tree."""
+
+
+def test_published_orders():
+    """Edges of SMPL's kinematic tree, and the positions of some joints in the documentation of each estimator."""
+    published = {frozenset((child, parent)) for child, parent in enumerate(SMPL_PARENTS, start=1)}
+    assert {frozenset(link) for link in LAYOUTS["smpl-24"].links.tolist()} == published
+    places = {
+        "mediapipe-33": {"nose": 0, "left-ear": 7, "left-shoulder": 11, "right-index": 20, "left-hip": 23, "right-foot": 32},
+        "halpe-26": {"left-shoulder": 5, "right-ankle": 16, "head": 17, "neck": 18, "hip-centre": 19, "right-heel": 25},
+        "h36m-17": {"right-hip": 1, "left-hip": 4, "spine": 7, "neck": 9, "left-shoulder": 11, "right-wrist": 16},
+        "kinect-v1-20": {"hip-centre": 0, "head": 3, "left-shoulder": 4, "right-hand": 11, "left-hip": 12, "right-foot": 19},
+    }
+    for name, joints in places.items():
+        assert {joint: LAYOUTS[name].index(joint) for joint in joints} == joints
 
 
 SKELETON = Modality("skeleton", ("time", "joint", "channel", "person"), AXES, "m", channels=("x", "y", "z"))
