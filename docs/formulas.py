@@ -17,6 +17,8 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\(?P<open>[(\[])(?P<late
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
     """Replace the formulas of a page."""
+    if unread := re.search(r"<p>(\.\. math::|[^<]*:math:)[^<]{0,80}", html):
+        raise PluginError(f"{page.file.src_uri}: a formula was not recognised: {unread[0]}")
 
     def converted(found: re.Match[str]) -> str:
         latex = unescape(found["latex"]).strip()

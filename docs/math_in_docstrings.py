@@ -7,7 +7,7 @@ from typing import Any
 
 import griffe
 
-_BLOCK = re.compile(r"^\.\. math::[ ]*(.+(?:\n[ ]+.+)*)", re.MULTILINE)
+_BLOCK = re.compile(r"^\.\. math::\s*(.+(?:\n[ ]+.+)*)", re.MULTILINE)
 _INLINE = re.compile(r":math:`([^`]+)`")
 
 

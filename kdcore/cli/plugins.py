@@ -120,7 +120,7 @@ def _unknown(name: str, names: Iterable[str]) -> str:
     if name in list_recipes():
         return f"{name!r} is a recipe, not a component; kdcore recipes list describes each recipe"
     near = get_close_matches(name, sorted(names), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see kdcore list, or kdcore recipes list for recipes"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see kdcore list, or kdcore recipes list for recipes"
     return f"no component {name!r}; {hint}"
 
 

@@ -222,6 +222,9 @@ def _content(folder: Path, name: str, limit: int) -> bytes:
             raise CheckpointError(f"{path}: refused: {size:,} bytes, more than the limit of {limit:,}")
         return path.read_bytes()
     except (OSError, RuntimeError) as error:
+        if not folder.exists():
+            hint = "kdcore.find_student finds the student of a run"
+            raise CheckpointError(f"{folder}: no such folder ({hint})") from error
         if name == DESCRIPTION and not path.exists():
             inside = "".join(f"; it holds {each}" for each in _students_below(folder))
             raise CheckpointError(f"{folder}: holds no saved student: there is no {DESCRIPTION}{inside}") from error

@@ -25,7 +25,7 @@ from kdcore.plugin.option_schema import make
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
 from kdcore.recipe.named_files import file_hashes
-from kdcore.suggestions import nearest
+from kdcore.suggestions import did_you_mean
 
 
 def _shape(module: nn.Module, name: str) -> tuple[int, ...] | None:
@@ -55,8 +55,8 @@ class Builder:
         """
         entry = self.plugins.registry.get(kind, spec.name)
         if entry.name == FROM_PYTHON:
-            what = f"this {kind} was passed as an object in Python, which is not available now"
-            hint = "pass it again: data=…" if kind == "dataset" else "name one that is registered"
+            what = f"this {kind} is an object that must be passed in Python"
+            hint = "pass data=…, or name a registered dataset" if kind == "dataset" else f"or name a registered {kind}"
             raise RecipeError([self.problem(where, what, hint)])
         try:
             return make(entry, spec.options, given)
@@ -201,8 +201,7 @@ class Builder:
 def module_meant(path: str, encoder: nn.Module) -> str:
     """The module of an encoder that is closest to a path that the encoder does not have."""
     known = [name for name, _ in encoder.named_modules() if name]
-    near = nearest(path, known)
-    return f"did you mean {near!r}?" if near else f"it has {', '.join(known[:12])} …"
+    return did_you_mean(path, known, "it has")
 
 
 def versions_used(recipe: Recipe, plugins: PluginManager) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcore.contracts.dataset import Dataset
-from kdcore.errors import COMMAND_LINE, Problem, RecipeError
+from kdcore.errors import COMMAND_LINE, Problem, RecipeError, UsageError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.compatibility import check_compatibility
@@ -66,6 +66,7 @@ def load_recipe(
 
     Raises:
         RecipeError: Contains all problems, each with its file, line, path and, if possible, the nearest valid name.
+        UsageError: If an argument has another type.
 
     Example:
         >>> import kdcore
@@ -76,6 +77,7 @@ def load_recipe(
         Traceback (most recent call last):
         kdcore.errors.RecipeError: losses[1].temprature: the loss 'soft-target' has no option 'temprature' (did you mean …
     """
+    _check_types(source, overrides, data)
     if isinstance(source, Recipe) and source.is_checked and not overrides and data in (None, source.given_dataset):
         return source
     plugins = plugins or plugin_manager()
@@ -99,6 +101,17 @@ def load_recipe(
         raise RecipeError(sorted(_deduplicated(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
     recipe._places, recipe._registry, recipe._objects = places.places, plugins.registry, objects
     return recipe
+
+
+def _check_types(source: Any, overrides: Any, data: Any) -> None:
+    """Refuse arguments of other types, which a notebook may pass."""
+    if not isinstance(source, str | Path | Mapping | Recipe):
+        raise UsageError(f"a recipe must be a name, a path, a dictionary or a kdcore.Recipe, not {type(source).__name__}")
+    if isinstance(overrides, str | Mapping) or not all(isinstance(each, str) for each in overrides):
+        raise UsageError(f'overrides must be a list of strings, e.g. ["seeds=[0]"], not {overrides!r}')
+    if data is not None and not isinstance(data, Dataset):
+        what = data.__name__ if isinstance(data, type) else type(data).__name__
+        raise UsageError(f"data must be a kdcore.Dataset, such as kdcore.ArrayDataset(signals, labels), not {what}")
 
 
 def _checked(

@@ -19,7 +19,7 @@ from kdcore.plugin.facts import component_facts
 from kdcore.plugin.files import with_fingerprints
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import filled_options
-from kdcore.plugin.registry import Registry
+from kdcore.plugin.registry import FROM_PYTHON, Registry
 from kdcore.recipe.components import JOINED, components, split
 from kdcore.recipe.config_models import (
     Component,
@@ -90,6 +90,8 @@ class _CheckedWhenCalled(type(Section)):
 
     def __call__(cls, **values: Any) -> Any:
         tree = node_of(values).plain()
+        if isinstance(tree.get("data"), dict):
+            tree["data"].setdefault("dataset", FROM_PYTHON)
         try:
             return cls.model_validate_json(json.dumps(tree))  # type: ignore[attr-defined]
         except ValidationError as error:
@@ -103,7 +105,8 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
     """The declaration of an experiment.
 
     `kdcore.load_recipe` reads one from a file or a dictionary and checks all of it. ``Recipe(version=1, …)`` checks keys and
-    values; components are checked when the recipe is run, or by `kdcore.load_recipe`.
+    values; components are checked when the recipe is run, or by `kdcore.load_recipe`. Without ``data["dataset"]``, pass the
+    dataset to `kdcore.run`.
 
     Raises:
         RecipeError: If a key or a value is wrong; lists all problems.

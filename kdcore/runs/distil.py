@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -121,8 +122,8 @@ def distil(
     """
     training = {
         "epochs": epochs,
-        "optimizer": _named(optimizer),
-        "learning_rate": _named(learning_rate),
+        "optimizer": _named("optimizer", optimizer),
+        "learning_rate": _named("learning_rate", learning_rate),
         "gradient_clip": gradient_clip,
         "select": select,
         "accumulate": accumulate,
@@ -131,6 +132,8 @@ def distil(
         "parameter_groups": [dict(each) for each in parameter_groups],
     }
     _check_options(target, training, validation)
+    if not isinstance(losses, list | tuple):
+        raise UsageError(f"losses must be a list, not {type(losses).__name__}")
     networks = _networks(student, teachers)
     data = _Data(loader, partial(_unpacked, unpack, tuple(networks), target), target, validation, steps)
     with preserved_torch(), _teachers_frozen(networks):
@@ -238,7 +241,10 @@ def _term(index: int, given: Any, objects: dict[str, Any]) -> Any:
     return {"name": FROM_PYTHON, "id": f"{name}-{taken + 1}" if taken else name, **weighted}
 
 
-def _named(given: str | Mapping[str, Any]) -> Any:
+def _named(key: str, given: Any) -> Any:
+    if isinstance(given, type) or not (isinstance(given, str | Mapping) or is_dataclass(given)):
+        what = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise UsageError(f"{key} must be a name, or a mapping with a name and options, not {what}")
     return {"name": given} if isinstance(given, str) else given
 
 
@@ -314,6 +320,9 @@ def _train(plan: Plan, networks: Mapping[str, nn.Module], data: _Data, batch: Lo
         network.to(fabric.device)
     table, stages = LoaderTable(batch, fabric.device), plan.stages[DISTILLED]
     sizes = _outputs(networks, table)
+    largest = max(batch.labels.tolist(), default=-1) if batch.labels is not None and data.target == "classes" else -1
+    if largest >= sizes.get(STUDENT, sys.maxsize):
+        raise DataError(f"a label is {largest}, but the student has {sizes[STUDENT]} logits (labels start at 0)")
     dataset = _dataset_of(data, batch, sizes.get(STUDENT, 0))
     table.describe(dataset)
     assembly = LoaderAssembly(Builder(recipe, plugin_manager()), dataset, plan)

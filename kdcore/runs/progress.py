@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from kdcore.errors import UsageError
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import Callbacks, RunListener
 
@@ -135,6 +136,8 @@ def listener_for(callbacks: Sequence[RunListener], progress: bool | None) -> Run
         callbacks: Callbacks of the caller.
         progress: Whether to show progress; None to show it in a notebook only.
     """
+    if not isinstance(callbacks, Iterable):
+        raise UsageError(f"callbacks must be a list, not {type(callbacks).__name__}")
     shown = in_notebook() if progress is None else progress
     return Callbacks([*([ProgressDisplay()] if shown else []), *callbacks])
 

@@ -23,6 +23,7 @@ from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import Requirements, load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, Problem, RecipeError
+from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.graph import LearnerTerm
 from kdcore.recipe.models import ParticipantSpec
@@ -240,7 +241,7 @@ class Assembly:
         """Refuse an encoder whose outputs, with its options, do not match the dataset's target."""
         kinds, kind = getattr(encoder, "targets", EVERY_TARGET), self.dataset.target.kind
         if isinstance(kinds, tuple) and set(kinds) <= set(EVERY_TARGET) and kind not in kinds:
-            what = f"{self._encoder_name(spec)!r} with these options is for the target {' and '.join(map(repr, kinds))}"
+            what = f"{self._encoder_name(spec)} with these options is for the target {' and '.join(map(repr, kinds))}"
             raise RecipeError([self.builder.problem(f"{path}.encoder", f"{what}, but the dataset's target is {kind!r}")])
 
     def _tap_problems(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> list[Problem]:
@@ -248,13 +249,13 @@ class Assembly:
         problems = []
         for tap, module in spec.taps.items():
             if module not in known:
-                what = f"the encoder {self._encoder_name(spec)!r} has no module {module!r}"
+                what = f"the encoder {self._encoder_name(spec)} has no module {module!r}"
                 problems.append(self.builder.problem(f"{path}.taps.{tap}", what, module_meant(module, encoder)))
         return problems
 
     @staticmethod
     def _encoder_name(spec: ParticipantSpec) -> str:
-        return spec.encoder.name if spec.encoder else ""
+        return repr(spec.encoder.name) if spec.encoder and spec.encoder.name != FROM_PYTHON else "passed in Python"
 
     def _class_embeddings(self) -> Tensor | None:
         source = self.builder.class_embeddings()

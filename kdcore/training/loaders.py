@@ -134,6 +134,8 @@ def _integers(value: Any, what: str, hint: str = "") -> Tensor | None:
     if value is None:
         return None
     numbers = torch.as_tensor(value)
+    if not numbers.ndim:
+        raise DataError(f"{what} must be one whole number for each sample of a batch (for single samples, pass a DataLoader)")
     if numbers.ndim != 1:
         raise DataError(f"{what} must be one whole number for each sample, not of the shape {tuple(numbers.shape)}{hint}")
     if numbers.is_floating_point() and len(wrong := numbers[numbers != numbers.round()]):  # NaN, too

@@ -173,7 +173,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name in names:
         if Path(name).name != name:  # an index must not make kdcore read files outside the folder
-            raise CheckpointError(f"{index}: refused: the shard {name!r} is not a file beside it")
+            raise CheckpointError(f"{index}: refused: the shard {name!r} is not a file next to it")
         shard = index.with_name(name)
         tensors |= load_weights(shard) if shard.suffix == ".safetensors" else _from_pickle(shard)[0]
     return tensors

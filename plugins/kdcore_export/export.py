@@ -78,7 +78,7 @@ def export_student(request: Request) -> Iterator[str]:
                 f"the exported file's outputs differ from PyTorch's on {len(outputs)} {clips.what}: by up to {worst:.1e}, "
                 f"more than {TOLERANCE:.0e}; nothing was written"
             )
-        measured = [f"parity      at most {worst:.1e} off PyTorch on {len(outputs)} {clips.what}"]
+        measured = [f"parity      within {worst:.1e} of PyTorch on {len(outputs)} {clips.what}"]
         if clips.too_short:
             measured.append(f"left out    {clips.too_short} of the {clips.what}, which are shorter than the file's input")
         if request.int8:
@@ -150,7 +150,7 @@ def _costs(graph: Graph, file: Path, run: Run, piece: Piece) -> Iterator[str]:
     single = tuple(torch.from_numpy(piece[name]) for name in graph.modalities)
     samples = " and ".join(str(each.shape[1]) for each in single)
     yield f"operations  {operations(graph, single):,} multiply-adds for one recording of {samples} samples"
-    yield f"latency     {1000 * latency(lambda: run(piece)):.2f} ms for it, on one core (median)"
+    yield f"latency     {1000 * latency(lambda: run(piece)):.2f} ms for this recording, on one core (median)"
 
 
 def parameters(graph: nn.Module) -> int:

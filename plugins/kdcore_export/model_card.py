@@ -130,7 +130,7 @@ def _results(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
     if run is None:
         yield from ("Unknown: the file was exported without its finished run.", "")
         return
-    yield f"On the {run.facts.split} split, as the run measured it:"
+    yield f"On the {run.facts.split} split, measured by the run:"
     yield from (
         "",
         _headings(run),
@@ -141,8 +141,8 @@ def _results(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
             for seed, outcome in seeds.items():
                 if found := outcome.evaluations().get(name):
                     yield f"| {name} | {arm} | {seed} | {_numbers(found)} |"
-    yield from ("", "The interval is for test samples of one seed; it says nothing about other subjects, devices or seeds.")
-    yield from ("It counts that windows of one recording are not independent.", "")
+    yield from ("", "The interval applies to the test samples of one seed, not to other subjects, devices or seeds.")
+    yield from ("It accounts for the dependence between windows of one recording.", "")
 
 
 def _headings(run: FinishedRun) -> str:

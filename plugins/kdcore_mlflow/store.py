@@ -21,7 +21,7 @@ RUN_TAG = "kdcore.run"
 """Tag that identifies a run whose creation was not stored locally."""
 
 KIND_TAG = ("mlflow.experimentKind", "custom_model_development")
-"""Experiment tag for which MLflow opens its page under *Model training*."""
+"""Experiment tag that marks model training. MLflow 3.17 shows the kind, but always starts with its *GenAI* view."""
 
 PARAMS_AT_ONCE = 100
 

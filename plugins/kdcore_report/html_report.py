@@ -81,7 +81,7 @@ def _answer(summary: Summary) -> Iterator[str]:
     people = " ".join(f"{name}: {each.sentence}" if several else each.sentence for name, each in summary.by_subject.items())
     if people:
         covers = "seeds" if len(summary.seeds) > 1 else "test samples"
-        content += note(f"{people} The interval above reflects the variation between {covers}, this one between people.")
+        content += note(f"{people} The interval above reflects the variation between {covers}, this one between subjects.")
     yield section("Did distillation help?", content)
 
 

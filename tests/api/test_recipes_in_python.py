@@ -10,7 +10,7 @@ from python_recipes import CNN, tree
 from torch import nn
 
 import kdcore
-from kdcore import RecipeError, Training
+from kdcore import RecipeError, Training, UsageError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.shipped import find_recipe
 
@@ -114,10 +114,26 @@ def test_a_loaded_recipe_keeps_its_places(tmp_path):
 
 
 def test_a_recipe_that_names_a_python_object_cannot_be_run_without_it():
-    with pytest.raises(RecipeError, match="passed as an object in Python"):
+    with pytest.raises(RecipeError, match="an object that must be passed in Python"):
         kdcore.dry_run(tree(data={"dataset": "from-python", "protocol": "cross-subject"}))
 
 
 def test_objects_of_the_registry_are_not_listed():
     names = {entry.name for entry in plugin_manager().registry.entries()}
     assert not any(":" in name or name == "from-python" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5,), "a recipe must be a name, a path, a dictionary or a kdcore.Recipe, not int"),
+        (([tree()],), "not list"),
+        (("quickstart", "seeds=[0]"), "overrides must be a list of strings"),
+        (("quickstart", {"seeds": [0]}), "overrides must be a list of strings"),
+        (("quickstart", [("seeds", 0)]), "overrides must be a list of strings"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(arguments, message):
+    for function in (kdcore.load_recipe, kdcore.run, kdcore.dry_run):
+        with pytest.raises(UsageError, match=message):
+            function(*arguments)

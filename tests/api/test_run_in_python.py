@@ -212,6 +212,27 @@ def test_data_take_the_place_of_the_recipes_dataset():
         kdcore.dry_run(recipe(data={}), data=dataset())
 
 
+def test_a_recipe_object_for_data_passed_in_python_needs_no_dataset():
+    written = kdcore.Recipe(**recipe())
+    found = kdcore.dry_run(written, data=dataset())
+    assert found is not None
+    assert kdcore.load_recipe(written, data=dataset()).hash == kdcore.load_recipe(recipe(), data=dataset()).hash
+    with pytest.raises(RecipeError, match=r"data.dataset: this dataset is an object that must be passed .*pass data="):
+        kdcore.dry_run(written)
+
+
+@pytest.mark.parametrize("data", [{"skeleton": np.zeros((2, 15, 5, 3))}, np.zeros(3), kdcore.ArrayDataset])
+def test_data_of_another_type_are_refused(data):
+    for function in (kdcore.run, kdcore.dry_run):
+        with pytest.raises(UsageError, match=r"data must be a kdcore\.Dataset, such as kdcore.ArrayDataset"):
+            function(recipe(), data=data)
+
+
+def test_a_callback_without_a_list_is_refused():
+    with pytest.raises(UsageError, match="callbacks must be a list, not RunListener"):
+        kdcore.dry_run(recipe(), data=dataset(), callbacks=kdcore.RunListener())
+
+
 def test_one_subject_cannot_be_split_by_subject():
     data = kdcore.ArrayDataset({"skeleton": (list(CLIPS.values()), 30.0)}, labels=[action for _, action, _ in CLIPS])
     with pytest.raises(RecipeError, match=r"data\.protocol"):
@@ -219,7 +240,7 @@ def test_one_subject_cannot_be_split_by_subject():
 
 
 def test_a_run_on_arrays_needs_them_again(result):
-    with pytest.raises(RecipeError, match="pass it again"):
+    with pytest.raises(RecipeError, match="must be passed in Python"):
         kdcore.resume(result.folder)
     again = kdcore.resume(result.folder, data=dataset())
     assert again is not None

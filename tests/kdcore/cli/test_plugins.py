@@ -23,5 +23,5 @@ def test_a_kind_is_no_component(name, listed):
 
 
 def test_a_misspelt_component():
-    with pytest.raises(UnknownComponentError, match="no component 'soft-tarjet'; did you mean soft-target"):
+    with pytest.raises(UnknownComponentError, match="no component 'soft-tarjet'; did you mean 'soft-target'"):
         describe("soft-tarjet")

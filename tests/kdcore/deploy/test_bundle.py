@@ -137,6 +137,6 @@ def test_links_and_sizes(folder, tmp_path, monkeypatch):
 
 def test_an_empty_folder_and_a_folder_in_place_of_a_file(tmp_path):
     refused(tmp_path, "holds no saved student")
-    refused(tmp_path / "nowhere", "holds no saved student")
+    refused(tmp_path / "nowhere", "no such folder .kdcore.find_student")
     (tmp_path / "student.json").mkdir()
     refused(tmp_path, "not a file")

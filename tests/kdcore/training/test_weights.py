@@ -110,7 +110,7 @@ def test_folders_of_hugging_face_are_read_whole_or_in_shards(tmp_path, theirs):
         assert same(theirs, mine)
     where = dict.fromkeys(names, "../whole/model.safetensors")
     (tmp_path / "shards" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-    with pytest.raises(CheckpointError, match=r"refused: the shard '\.\./whole/model\.safetensors' is not a file beside it"):
+    with pytest.raises(CheckpointError, match=r"refused: the shard '\.\./whole/model\.safetensors' is not a file next to it"):
         read_weight_file(tmp_path / "shards")
     with pytest.raises(CheckpointError, match=r"holds none of model\.safetensors\.index\.json"):
         read_weight_file(tmp_path)

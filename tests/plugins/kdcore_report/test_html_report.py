@@ -113,7 +113,7 @@ def test_the_gain_by_subject_stands_below_the_answer(tmp_path, figures):
     found = summary()
     by_subject = {"rgb": replace(found.difference, sentence="By test subject: +1.0 points of accuracy.")}
     write_page(tmp_path / "report.html", summary(by_subject=by_subject))
-    said = "+1.0 points of accuracy. The interval above reflects the variation between seeds, this one between people."
+    said = "+1.0 points of accuracy. The interval above reflects the variation between seeds, this one between subjects."
     assert said in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
