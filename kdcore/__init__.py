@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from kdcore.data.splits import SplitSamples, class_warnings, recipe_splits
     from kdcore.data.targets import lacking_numbers
     from kdcore.data.windows import windows
-    from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predictor import Predictor
     from kdcore.deploy.recordings import read_recording
+    from kdcore.deploy.saved_student import load_predictor, load_student
     from kdcore.deploy.student import Ensemble, Student
     from kdcore.errors import (
         CheckpointError,
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from kdcore.runs.distilled import Distilled
     from kdcore.runs.evaluation import Recordings
     from kdcore.runs.executors import make_executor
+    from kdcore.runs.find_student import find_student
     from kdcore.runs.gain import Difference
     from kdcore.runs.journal import Journal, RunJournal
     from kdcore.runs.metrics import Evaluation, evaluate
@@ -93,7 +94,6 @@ if TYPE_CHECKING:
     from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_facts, read_run
     from kdcore.runs.result import Result
     from kdcore.runs.run import dry_run, resume, run
-    from kdcore.runs.saved_students import find_student
     from kdcore.runs.state import RunState
     from kdcore.runs.summary import Row, Summary, summarise
     from kdcore.runs.target_metrics import AnyEvaluation, LabelEvaluation, ValueEvaluation, evaluate_target, part_of, pool
@@ -174,7 +174,7 @@ _HOME = {
     "kdcore.runs.target_metrics": ("AnyEvaluation", "LabelEvaluation", "ValueEvaluation", "evaluate_target", "part_of", "pool"),
     "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
     "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
-    "kdcore.runs.saved_students": ("find_student",),
+    "kdcore.runs.find_student": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),
     "kdcore.contracts.tracker": ("Tracker",),
     "kdcore.plugin.hookspecs": ("API_VERSION",),
@@ -205,7 +205,7 @@ _HOME = {
     "kdcore.training.tensor_loss": ("TensorLoss", "loss"),
     "kdcore.deploy.predictor": ("Predictor",),
     "kdcore.deploy.student": ("Ensemble", "Student"),
-    "kdcore.deploy.bundle": ("load_predictor", "load_student"),
+    "kdcore.deploy.saved_student": ("load_predictor", "load_student"),
     "kdcore.runs.provenance": ("Provenance", "provenance_of"),
     "kdcore.runs.paths": ("find_run", "runs_folder"),
     "kdcore.trust": ("trusts_code",),

@@ -8,8 +8,8 @@ import torch
 from kdcore import Modality, load_predictor
 from kdcore.data.branch import Branch
 from kdcore.data.pipeline import Pipeline
-from kdcore.deploy.bundle import save_student
 from kdcore.deploy.predict import predict_files
+from kdcore.deploy.saved_student import save_student
 from kdcore_signals.encoders import Cnn1d
 from kdcore_signals.lengths import Resample
 from kdcore_signals.transforms import Normalise

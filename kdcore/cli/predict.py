@@ -146,7 +146,7 @@ def _predictor(student: str, seed: int | None, ensemble: str):
     exported = plugin_manager().hook.open_predictor(path=Path(student))
     if exported is not None:
         return exported
-    from kdcore.deploy.bundle import load_predictor
-    from kdcore.runs.saved_students import find_student
+    from kdcore.deploy.saved_student import load_predictor
+    from kdcore.runs.find_student import find_student
 
     return load_predictor(find_student(student, seed), ensemble)  # type: ignore[arg-type]  # load_predictor checks the value

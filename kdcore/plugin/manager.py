@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
+from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,14 +147,14 @@ class PluginManager:
         """Register an imported plugin.
 
         Raises:
-            PluginError: If the plugin requires another API version, implements an unknown hook, or has an invalid name.
+            PluginError: If the plugin requires another API version, implements a wrong hook, or has an invalid name.
         """
         check_name(name, "plugin")
         plugin = self.plugins.setdefault(name, Plugin(name, "", "", getattr(module, "__name__", repr(module))))
         _check_api(plugin, getattr(module, "KDCORE_API", hookspecs.API_VERSION))
+        self._refuse_wrong_hooks(module)
         self._pluggy.register(module, name=name)
         try:
-            self._refuse_misspelt_hooks(module)
             for caller in self._pluggy.get_hookcallers(module) or []:
                 if caller.name in hookspecs.DEPRECATED:
                     hookspecs.DEPRECATED[caller.name].used(f"plugin {name!r}")
@@ -162,13 +163,20 @@ class PluginManager:
             self._drop(name)
             raise
 
-    def _refuse_misspelt_hooks(self, module: object) -> None:
-        hooks = [name for name, each in vars(hookspecs).items() if hasattr(each, "kdcore_spec")]
-        unknown = [caller.name for caller in self._pluggy.get_hookcallers(module) or [] if not caller.has_spec()]
+    def _refuse_wrong_hooks(self, module: object) -> None:
+        """Refuse hooks that do not exist or have other parameters than their specifications, naming all of them."""
+        known = {name: signature(each).parameters for name, each in vars(hookspecs).items() if hasattr(each, "kdcore_spec")}
+        hooks = [name for name in dir(module) if self._pluggy.parse_hookimpl_opts(module, name) is not None]
+        faults, unknown = [], [name for name in hooks if name not in known]
         if unknown:
             what = "hooks that do" if len(unknown) > 1 else "a hook that does"
-            listed = ", ".join(_suggested(name, hooks) for name in sorted(unknown))
-            raise PluginError(f"implements {what} not exist: {listed}")
+            faults.append(f"implements {what} not exist: {', '.join(_suggested(name, known) for name in unknown)}")
+        for name in (each for each in hooks if each in known):
+            for parameter in signature(getattr(module, name)).parameters.values():
+                if parameter.name not in known[name] and parameter.default is Parameter.empty:
+                    faults.append(f"{name!r} has no parameter {parameter.name!r} (parameters: {', '.join(known[name])})")
+        if faults:
+            raise PluginError("; ".join(faults))
 
     def add_commands(self, cli: Any) -> None:
         """Call ``register_commands`` in all plugins. A plugin that fails is disabled."""

@@ -40,6 +40,8 @@ SERVICES = {"executor": "executors"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _RULE = "use letters, digits, '-' and '_', starting with a letter or digit"
+_NO_TEXT = re.compile(r"null|true|false|\d+(e-?\d+)?|0o[0-7]+|0x[0-9a-f]+", re.IGNORECASE)
+"""Names that YAML reads as another type than text."""
 
 
 def check_name(name: object, what: str) -> None:
@@ -50,6 +52,8 @@ def check_name(name: object, what: str) -> None:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(f"{name!r} is not a valid name for a {what}: {_RULE}")
+    if _NO_TEXT.fullmatch(name):
+        raise PluginError(f"{name!r} is not a valid name for a {what}: YAML does not read it as text")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.fingerprint import PLACES
 from kdcore.data.table import Table
-from kdcore.deploy.bundle import WEIGHTS, save_student
+from kdcore.deploy.saved_student import WEIGHTS, save_student
 from kdcore.deploy.student import Model
 from kdcore.errors import CheckpointError
 from kdcore.plugin.registry import FROM_PYTHON

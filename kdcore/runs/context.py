@@ -75,7 +75,7 @@ def facts_of(run: RunContext) -> Facts:
         arms=list(plan.arms),
         versions=installed_versions(run.versions),
         code=code_hashes(run.recipe, list(run.versions), plugin_manager()),
-        files=named_files(run.recipe),
+        files=named_files(plan.filled),
         machine=_machine(run.table.labels.device),
         command=list(run.command),
         dropped=run.table.dropped.record(),

@@ -15,17 +15,17 @@ from kdcore.contracts.protocol import Splits
 from kdcore.contracts.target import Metric, known
 from kdcore.data.splits import load_splits
 from kdcore.data.windows import Span, windows
-from kdcore.deploy.bundle import DESCRIPTION, load_student
 from kdcore.deploy.predictor import cut_pieces
+from kdcore.deploy.saved_student import DESCRIPTION, load_student
 from kdcore.errors import CheckpointError, DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.plan import DISTILLED
+from kdcore.runs.find_student import saved_seeds
 from kdcore.runs.metrics import combine
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import Facts, read_run, recipe_of
-from kdcore.runs.saved_students import saved_seeds
 from kdcore.runs.target_metrics import evaluate_target
 
 CLOSE = 1e-3

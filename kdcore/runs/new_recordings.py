@@ -11,19 +11,19 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
-from kdcore.deploy.bundle import DESCRIPTION, load_student
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import fitting
+from kdcore.deploy.saved_student import DESCRIPTION, load_student
 from kdcore.errors import DataError, KdcoreError, UsageError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.evaluation import Recordings, metrics_line
+from kdcore.runs.find_student import saved_seeds
 from kdcore.runs.metrics import combine
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import read_run
-from kdcore.runs.saved_students import saved_seeds
 
 ALLOWED = ("data.dataset.", "data.on_bad_sample=")
 

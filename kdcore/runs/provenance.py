@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdcore.cache import cache_folder
 from kdcore.data.fingerprint import UnidentifiedError
@@ -95,7 +95,7 @@ def provenance_of(recipe: Recipe) -> Provenance:
             fingerprint = UNKNOWN
     used = versions_used(recipe, plugins)
     versions = {"kdcore": __version__, **{f"plugin {name}": number for name, number in sorted(used.items())}}
-    return Provenance(fingerprint, named_files(recipe), versions, code_hashes(recipe, list(used), plugins))
+    return Provenance(fingerprint, named_files(recipe.filled()), versions, code_hashes(recipe, list(used), plugins))
 
 
 def code_hashes(recipe: Recipe, used: Sequence[str], plugins: PluginManager) -> dict[str, str]:
@@ -108,8 +108,8 @@ def code_hashes(recipe: Recipe, used: Sequence[str], plugins: PluginManager) -> 
     return {name: found for name, found in hashes.items() if found}
 
 
-def named_files(recipe: Recipe) -> dict[str, str]:
-    """Return hashes of the files that a recipe names, by path in the recipe, without recordings and plugins."""
-    tree = {key: value for key, value in recipe.filled().items() if key not in ("plugins", *Recipe.NO_CONFIGURATION)}
+def named_files(filled: Mapping[str, Any]) -> dict[str, str]:
+    """Return hashes of the files that a filled recipe names, by path in the recipe, without recordings and plugins."""
+    tree = {key: value for key, value in filled.items() if key not in ("plugins", *Recipe.NO_CONFIGURATION)}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "dataset"}
     return file_hashes(tree)

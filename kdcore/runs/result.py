@@ -8,13 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcore.deploy.bundle import load_student
+from kdcore.deploy.saved_student import load_student
 from kdcore.deploy.student import Student
 from kdcore.errors import UsageError
 from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.artifacts import student_folder
+from kdcore.runs.find_student import saved_seeds
 from kdcore.runs.gain import Difference
-from kdcore.runs.saved_students import saved_seeds
 from kdcore.runs.summary import Summary
 from kdcore.suggestions import did_you_mean
 

@@ -190,7 +190,7 @@ def summarise(recipe: Recipe, run: FinishedRun) -> Summary:
         by_subject=results.by_subject(pairs),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
-        recipe=recipe.to_yaml(),
+        recipe=run.recipe.read_text() if run.recipe.is_file() else "",
         command=shlex.join(facts.command),
         folder=run.folder,
         tracking=facts.tracking,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.encoder import Participant
@@ -18,6 +17,7 @@ from kdcore.contracts.progress import Ramp
 from kdcore.contracts.training import MovingAverage
 from kdcore.training.module_checks import set_up as set_up_loss
 from kdcore.training.teacher_cache import CachedOutputs
+from kdcore.training.weight_average import update_average
 
 
 @dataclass(frozen=True)
@@ -261,19 +261,11 @@ class Distiller(nn.Module):
             for member, each in zip(members, before, strict=True):
                 member.mix = each
 
-    @torch.no_grad()
     def update_averages(self, learner: str, update: int) -> None:
-        """Update the moving averages that follow `learner`, after its optimizer step `update`, counted from 0.
-
-        Parameters are averaged; buffers, such as running statistics, are copied, as `torch.optim.swa_utils` does.
-        """
+        """Update the moving averages that follow `learner`, after its optimizer step `update`, counted from 0."""
         for name, average in self.averages.items():
             if average.follows == learner and name in self.teachers:
-                average_encoder, learner_encoder = self.participant(name).encoder, self.participant(learner).encoder
-                step = get_ema_multi_avg_fn(average.rule.decay(update))
-                step(list(average_encoder.parameters()), list(learner_encoder.parameters()), update)
-                for old, new in zip(average_encoder.buffers(), learner_encoder.buffers(), strict=True):
-                    old.copy_(new)
+                update_average(self.participant(name).encoder, self.participant(learner).encoder, average.rule, update)
 
 
 FUSION = "fusion"

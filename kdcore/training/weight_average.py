@@ -1,4 +1,4 @@
-"""Exponential moving average of a learner's parameters, evaluated and saved in their place."""
+"""Exponential moving averages of weights: teachers that follow a learner, and averages that replace a learner's own weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from kdcore.contracts.training import MovingAverage
 
 
+@torch.no_grad()
+def update_average(average: nn.Module, learner: nn.Module, how: MovingAverage, step: int) -> None:
+    """Update a moving average after optimizer step `step` of the learner that it follows, counted from 0.
+
+    Parameters are averaged; buffers, such as running statistics, are copied, as `torch.optim.swa_utils` does.
+    """
+    get_ema_multi_avg_fn(how.decay(step))(list(average.parameters()), list(learner.parameters()), step)  # type: ignore[arg-type]
+    for old, new in zip(average.buffers(), learner.buffers(), strict=True):
+        old.copy_(new)
+
+
 class WeightAverage:
-    """Exponential moving average of parameters over optimizer steps; buffers are not averaged."""
+    """Exponential moving average of a learner's parameters, evaluated and saved in their place; buffers are not averaged."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], how: MovingAverage):
         self.parameters, self.how = list(parameters), how

@@ -16,7 +16,6 @@ from kdcore import (
     Summary,
     __version__,
     first_recording,
-    make_plan,
     recipe_changes,
     student_folder,
 )
@@ -94,7 +93,7 @@ def record_end(run: RunContext, journal: RunJournal, summary: Summary, report: P
     for seed in run.recipe.seeds:
         journal.tags(f"seed-{seed}", {"mlflow.note.content": seed_note(summary, seed)})
     model = f"Logged model: the student of seed {run.recipe.seeds[0]}." if _models(run, run.recipe.seeds[0]) else ""
-    changes = recipe_changes(run.command, make_plan(run.recipe).filled)
+    changes = recipe_changes(run.command, run.assembly.plan.filled)
     journal.tags("root", {"mlflow.note.content": run_note(summary, changes, model)})
 
 

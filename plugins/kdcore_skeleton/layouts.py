@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from kdcore import KdcoreError, Modality
@@ -199,7 +200,7 @@ def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
     """Return the layout for an option or a dataset.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is none of that name, or the mapping of a dataset is no layout; the message names every fault.
     """
     if isinstance(layout, str):
         if layout not in LAYOUTS:
@@ -207,7 +208,14 @@ def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
                 f"no skeleton layout {layout!r} (known: {', '.join(LAYOUTS)}); or define it with joints, edges and centre"
             )
         return LAYOUTS[layout]
-    return layout if isinstance(layout, Layout) else Layout(**layout)
+    if isinstance(layout, Layout):
+        return layout
+    try:
+        return TypeAdapter(Layout).validate_python(layout)
+    except ValidationError as error:
+        faults = [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+        listed = "; ".join(f"{where}: {what}" if where else what for where, what in faults)
+        raise ValueError(f"the dataset's `skeleton`: {listed}") from None
 
 
 def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:

@@ -97,7 +97,7 @@ def student() -> Path:
         SkippedError: If it cannot be trained.
     """
     from kdcore.errors import KdcoreError
-    from kdcore.runs.saved_students import find_student
+    from kdcore.runs.find_student import find_student
 
     try:
         return find_student("quickstart")

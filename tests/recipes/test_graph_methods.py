@@ -184,7 +184,7 @@ BORN_AGAIN = network("students.generation-1")
 @pytest.mark.slow
 def test_born_again_generations_are_rows_and_learn_from_frozen_outputs(trial, tmp_path, database, monkeypatch):
     from kdcore import run
-    from kdcore.deploy.bundle import WEIGHTS
+    from kdcore.deploy.saved_student import WEIGHTS
     from kdcore.runs.artifacts import student_folder
     from kdcore.training.checkpoint import load_weights
     from kdcore_losses.soft_target import SoftTarget

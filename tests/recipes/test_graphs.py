@@ -16,7 +16,7 @@ from yaml import safe_dump
 from kdcore import read_run, reopen, run
 from kdcore.contracts.progress import Progress
 from kdcore.data.preparation import load_table
-from kdcore.deploy.bundle import WEIGHTS
+from kdcore.deploy.saved_student import WEIGHTS
 from kdcore.errors import RecipeError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder

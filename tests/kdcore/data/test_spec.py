@@ -12,7 +12,7 @@ from kdcore import Join, Modality
 from kdcore.contracts.transform import concatenated
 from kdcore.data.branch import Branch
 from kdcore.data.pipeline import Pipeline
-from kdcore.deploy.bundle import load_student, save_student
+from kdcore.deploy.saved_student import load_student, save_student
 from kdcore.errors import RecipeError
 from kdcore.recipe.build import Builder
 from kdcore.recipe.config_models import Component

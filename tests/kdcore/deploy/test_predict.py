@@ -15,12 +15,12 @@ from toys import WRIST
 
 from kdcore import PlainRecording, Signal, hookimpl
 from kdcore.cli.main import main
-from kdcore.deploy.bundle import load_predictor, load_student
 from kdcore.deploy.recordings import read_recording
+from kdcore.deploy.saved_student import load_predictor, load_student
 from kdcore.deploy.streaming import Smoothing
 from kdcore.errors import CheckpointError, DataError
 from kdcore.plugin.manager import PluginManager
-from kdcore.runs.saved_students import find_student
+from kdcore.runs.find_student import find_student
 
 
 def likeliest(line):

@@ -10,9 +10,9 @@ from saved import CLASSES, saved_student, walk
 
 from kdcore.cli.main import main
 from kdcore.deploy import shipped_models
-from kdcore.deploy.bundle import load_student
+from kdcore.deploy.saved_student import load_student
 from kdcore.errors import CheckpointError, UsageError
-from kdcore.runs.saved_students import find_student
+from kdcore.runs.find_student import find_student
 
 
 @pytest.fixture

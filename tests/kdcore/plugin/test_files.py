@@ -12,7 +12,7 @@ from runs import Home, tracked
 from safetensors.torch import save_file
 
 from kdcore.cli.main import _without_plugin_files
-from kdcore.deploy.bundle import load_student
+from kdcore.deploy.saved_student import load_student
 from kdcore.errors import KdcoreError, PluginError, RecipeError
 from kdcore.plugin import files
 from kdcore.plugin.manager import PluginManager, found_plugins, plugin_manager

@@ -55,8 +55,10 @@ FAULTS = {
         "could not register its components: SystemExit: 3",
     ),
     "misnamed": (
-        "@hookimpl\ndef register_losses(reg): pass",
-        "could not register its components: PluginValidationError: .*'reg'",
+        "@hookimpl\ndef register_losses(reg): pass\n@hookimpl\ndef register_loses(register): pass\n"
+        "@hookimpl\ndef run_started(runn, other=1): pass",
+        "a hook that does not exist: 'register_loses' .*; 'register_losses' has no parameter 'reg' \\(parameters: register\\); "
+        "'run_started' has no parameter 'runn'",
     ),
     "newer": ("KDCORE_API = 99", "written for plugin API 99, but this kdcore has 1; install a newer kdcore"),
     "older": ("KDCORE_API = 0", "written for plugin API 0, but this kdcore has 1; install a newer version of the plugin"),
@@ -77,6 +79,18 @@ FAULTS = {
 def test_a_name_that_no_override_could_contain_is_refused(workshop, name):
     with pytest.warns(PluginWarning, match="is not a valid name for a loss of plugin 'odd': use letters"):
         workshop.manager(odd=f"@hookimpl\ndef register_losses(register):\n    register({name!r}, 'm:A')")
+
+
+@pytest.mark.parametrize("name", ["1", "12e3", "0x1F", "true", "Null"])
+def test_a_name_that_a_recipe_would_read_as_another_type_is_refused(workshop, name):
+    with pytest.warns(PluginWarning, match=f"'{name}' is not a valid name for a loss of plugin 'odd': YAML does not read"):
+        workshop.manager(odd=f"@hookimpl\ndef register_losses(register):\n    register({name!r}, 'm:A')")
+
+
+@pytest.mark.parametrize("name", ["1d", "e3", "true-loss", "nan", "on"])
+def test_other_names_that_look_like_numbers_are_text(workshop, name):
+    manager = workshop.manager(odd=f"@hookimpl\ndef register_losses(register):\n    register({name!r}, 'm:A')")
+    assert [entry.name for entry in manager.registry.entries()] == [name]
 
 
 def test_an_interrupt_by_the_user_is_no_fault_of_the_plugin(workshop):

@@ -14,7 +14,7 @@ import yaml
 from runs import Home, encoder, tiny_recipe, tracked
 
 from kdcore import hookimpl
-from kdcore.deploy.bundle import load_student
+from kdcore.deploy.saved_student import load_student
 from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
@@ -249,7 +249,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from kdcore import Signal
 from kdcore.plugin.manager import PluginManager
-from kdcore.deploy.bundle import load_student
+from kdcore.deploy.saved_student import load_student
 from pathlib import Path
 
 every = importlib.metadata.entry_points(group="kdcore")

@@ -70,7 +70,7 @@ def summary_of(distilled, baseline=None, no_baseline="", distils=()):
     data = SimpleNamespace(dataset=SimpleNamespace(name="d"), label_noise=0, labels="told", mix=None, sampler="shuffled")
     recipe = SimpleNamespace(
         name="r", description="", participants={**teachers, **students}, student_specs=students, teachers=teachers,
-        fusion=None, schedule=SimpleNamespace(name="s"), data=data, to_yaml=str, specs={**teachers, **students},
+        fusion=None, schedule=SimpleNamespace(name="s"), data=data, specs={**teachers, **students},
         terms_of=lambda name: ("losses", []),
     )  # fmt: skip
     known = ("r", "", "", "test", "", {"test": 8}, "", ["a", "b"], {"student": "last"}, {}, [0], list(outcomes))

@@ -48,6 +48,18 @@ def test_it_is_listed_and_its_recipe_runs_through(shell, kind):
     assert "Loss terms on the first batch" in place.kdcore("run", "recipe.yaml", "--dry-run", "engine.accelerator=cpu")
 
 
+def test_its_tests_fail_if_the_recipe_and_the_component_have_different_names(shell):
+    place = shell.inside("kdcore-my-loss")
+    recipe = place.folder / "recipe.yaml"
+    before = recipe.read_text()
+    recipe.write_text(before.replace("  my-loss:", "  renamed:"))
+    try:
+        said = place.pytest("-q", "tests", "-k", "recipe", status=1)
+    finally:
+        recipe.write_text(before)
+    assert "there is no loss 'renamed'" in said
+
+
 @pytest.fixture(scope="module")
 def second(shell) -> Path:
     """A second place, with kdcore and the loss from their wheels."""

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 
 from kdcore import DataError, KdcoreError, Modality, Signal, UsageError, load_predictor, load_student
 from kdcore.data.pipeline import Branch, Pipeline
-from kdcore.deploy.bundle import save_student
+from kdcore.deploy.saved_student import save_student
 from kdcore.runs.outcome import read_outcome
 from kdcore_export import formats
 from kdcore_export.clips import Given, gather

@@ -11,7 +11,7 @@ from runtime_example import classify
 from kdcore import Modality, Signal, load_student
 from kdcore.data.branch import Branch
 from kdcore.data.pipeline import Pipeline
-from kdcore.deploy.bundle import save_student
+from kdcore.deploy.saved_student import save_student
 from kdcore_export.export import Request, export_student
 from kdcore_export.graph import recording
 from kdcore_signals.encoders import Cnn1d

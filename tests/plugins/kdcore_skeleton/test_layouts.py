@@ -146,7 +146,7 @@ ARM = {"joints": 3, "edges": [[0, 1], [1, 2]], "centre": 0}
         ("nucla-20", None, "nucla-20"),
         ("nucla-20", "nucla-20", "nucla-20"),
         ("", "ntu-25", "ntu-25"),
-        (ARM, None, Layout(**ARM)),
+        (ARM, None, Layout(3, ((0, 1), (1, 2)), 0)),
         (ARM, Layout(("a", "b", "c"), (("a", "b"), ("a", "c")), "b"), Layout(("a", "b", "c"), (("a", "b"), ("a", "c")), "b")),
         ("berkeley-mhad", Layout(**ARM), Layout(**ARM)),
     ],
@@ -161,6 +161,9 @@ def test_the_datasets_layout_is_taken(skeleton, option, expected):
         ("nucla-20", "utd-mhad-20", "'utd-mhad-20', but the dataset's skeleton is 'nucla-20'"),  # both have 20 joints
         ("", None, "set `layout`, or the dataset's `skeleton`"),
         ("berkeley-mhad", None, "no skeleton layout 'berkeley-mhad'"),
+        ({"joint": 3, "centre": 0}, None, "the dataset's `skeleton`: joints: .*; edges: .*; joint: "),
+        ({**ARM, "edges": [[0, 1, 2]]}, None, "the dataset's `skeleton`: edges: must be pairs of joints, .* entry 0 is"),
+        ({**ARM, "centre": 3}, None, "the dataset's `skeleton`: the skeleton has joints 0 to 2, not 3"),
         ("berkeley-mhad", "ntu-25", "'ntu-25', but the dataset's skeleton is 'berkeley-mhad'"),
         ("ntu-25", Layout(**ARM), "spells out other joints, but the dataset's skeleton is 'ntu-25'"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdcore.deploy.bundle import DESCRIPTION, member_folders
+from kdcore.deploy.saved_student import DESCRIPTION, member_folders
 from kdcore.deploy.shipped_models import find_model, list_models
 from kdcore.errors import CheckpointError
 from kdcore.runs.paths import find_run, runs_of
