@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def listed_samples(
-    dataset: Dataset, on_bad_sample: str = "error", subjects: Collection[str] | None = None
+    dataset: Dataset, on_bad_sample: str = "error", subjects: Collection[str | int] | None = None
 ) -> tuple[Sequence[Sample], list[Dropped]]:
     """List the samples of `dataset` and its unusable recordings, without reading signals.
 
@@ -42,13 +42,14 @@ def listed_samples(
         check_targets(dataset, samples)
     unusable, others = dataset.unusable, []
     if subjects is not None:
+        chosen = list(map(str, subjects))
         known = {*(each.key.subject for each in samples), *(each.subject for each in unusable)}
-        if missing := next((each for each in subjects if each not in known), None):
+        if missing := next((each for each in chosen if each not in known), None):
             hint = did_you_mean(missing, sorted(known - {""}), "subjects are")
             raise ListingError(f"data.subjects: the dataset has no subject {missing!r} ({hint})")
-        others = [Dropped.of(each.key, Dropped.NOT_CHOSEN) for each in samples if each.key.subject not in subjects]
-        samples = [each for each in samples if each.key.subject in subjects]
-        unusable = [each for each in unusable if each.subject in {*subjects, ""}]
+        others = [Dropped.of(each.key, Dropped.NOT_CHOSEN) for each in samples if each.key.subject not in chosen]
+        samples = [each for each in samples if each.key.subject in chosen]
+        unusable = [each for each in unusable if each.subject in {*chosen, ""}]
     faults = [str(each) for each in unusable if each.fault]
     if faults and on_bad_sample == "error":
         what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"

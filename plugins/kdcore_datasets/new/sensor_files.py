@@ -22,6 +22,7 @@ from kdcore_datasets.parquet_tables import first_rows, is_parquet
 SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst", *PARQUET)
 _SHAPES, _EXAMPLES, _HEADERS = 40, 5, 200
 """Maximum number of file name structures, of files opened for each, and of files whose header is read."""
+_SHOWN = 6
 
 
 def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> Guess | None:
@@ -102,6 +103,10 @@ def _tables(root: Path, files: Sequence[str]) -> dict[tuple[str, ...], tuple[lis
 
 def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, columns: Columns, rate: float | None) -> None:
     """Add the devices of a file: one, or several distinguished by column names."""
+    if columns.unused:
+        names = [str(table.column_name(n)) for n in columns.unused]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        guess.notes.append(f"{word or 'sensor'}: columns that are not used: {', '.join(names[:_SHOWN])}{more}")
     kinds: dict[str, dict[str, list[int]]] = {}
     for (device, kind), group in columns.groups.items():
         meant = kind_of(word) if kind in ("signal", "accelerometer") and len(columns.groups) == 1 else ""

@@ -185,6 +185,7 @@ class Columns:
         restarts: Whether time stamps go back where no column of labels, subjects or trials changes.
         groups: Columns by (device or empty, kind of signal).
         gaps: Whether values are missing.
+        unused: Columns of numbers with another role, which is unknown.
     """
 
     time: int | None
@@ -196,6 +197,7 @@ class Columns:
     restarts: bool
     groups: dict[tuple[str, str], list[int]]
     gaps: bool
+    unused: list[int]
 
 
 def read_columns(table: TextTable) -> Columns:
@@ -223,7 +225,8 @@ def read_columns(table: TextTable) -> Columns:
     groups = _by_name(table, rest) if names else _by_threes(table, rest)
     used = [n for group in groups.values() for n in group]
     gaps = any(not np.isfinite(table.numbers(n)).all() for n in used)
-    return Columns(time, unit, rate, label, subject, trial, restarts, groups, gaps)
+    unused = [n for n in rest if n not in used and not (np.diff(table.numbers(n)) == 1).all()]  # or row numbers
+    return Columns(time, unit, rate, label, subject, trial, restarts, groups, gaps, unused)
 
 
 def _changes(table: TextTable, columns: Sequence[int]) -> set[int]:

@@ -13,7 +13,7 @@ import yaml
 from kdcore import Builder, load_recipe
 from kdcore_datasets.new.column_units import unit_in
 from kdcore_datasets.new.file_names import read_names
-from kdcore_datasets.new.recipe import new_recipe
+from kdcore_datasets.new.recipe import look, new_recipe
 
 NOISE = np.random.default_rng(0)
 HEADER = "Zeit (ms);Acc X (g);Acc Y (g);Acc Z (g);Gyro X (deg/s);Gyro Y (deg/s);Gyro Z (deg/s)"
@@ -128,3 +128,10 @@ def test_several_recordings_in_a_file_are_kept_apart(tmp_path, capsys, told):
 )
 def test_units_in_names_of_columns(name, unit):
     assert unit_in(name) == unit
+
+
+def test_columns_of_unknown_signals_are_named(tmp_path):
+    for subject in (1, 2):
+        rows = "\n".join(f"{n * 0.1},{n % 3},{n % 5},9.8,{n % 7}" for n in range(40))
+        (tmp_path / f"s{subject}_walk.csv").write_text(f"time,acc_x,acc_y,acc_z,Beschl.\n{rows}\n")
+    assert "sensor: columns that are not used: Beschl." in look(tmp_path).notes
