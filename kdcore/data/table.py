@@ -89,6 +89,10 @@ class Table:
         rows = self.rows.get(split)
         return self.labels.new_zeros(0) if rows is None else rows[known(self.labels[rows])]
 
+    def held_out_keys(self) -> dict[str, list[SampleKey]]:
+        """Held-out split → keys of its samples."""
+        return {split: [self.keys[row] for row in self.rows[split].tolist()] for split in HELD_OUT if split in self.rows}
+
     def is_partly_labelled(self, split: str) -> bool:
         """True if some samples of a split have no training label."""
         return not bool(known(self.train_labels[self.training_rows(split)]).all())

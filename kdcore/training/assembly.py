@@ -14,7 +14,6 @@ from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset, SampleKey
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
-from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.target import EVERY_TARGET, partly_known
 from kdcore.contracts.training import MovingAverage
 from kdcore.data.branch import Branch
@@ -80,7 +79,7 @@ class Assembly:
         data, protocol = self.recipe.filled_data, self.builder.protocol()
         limit = data.memory_bytes
         table = load_table(self.dataset, protocol, data, self.pipelines, cache_folder(), limit, reading, requirements)
-        self.loaded.note_optimistic_splits(_held_out(table))
+        self.loaded.note_optimistic_splits(table.held_out_keys())
         return table
 
     @property
@@ -184,7 +183,7 @@ class Assembly:
         assert spec.outputs is not None
         file = load_outputs(spec.outputs)
         stored = join_outputs(spec.outputs, file, table.keys, table.classes, table.target).to(table.labels.device)
-        for sentence in optimistic_splits(f"the networks behind {spec.outputs.name}", file.trained_on, _held_out(table)):
+        for sentence in optimistic_splits(f"the networks behind {spec.outputs.name}", file.trained_on, table.held_out_keys()):
             self.note(f"{name}: {sentence}")
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
@@ -394,8 +393,3 @@ def parameter_counts(members: Mapping[str, Participant], trained: bool = False) 
         name: sum(each.numel() for each in member.encoder.parameters() if each.requires_grad or not trained)
         for name, member in members.items()
     }
-
-
-def _held_out(table: Table) -> dict[str, list[SampleKey]]:
-    """Held-out split → keys of its samples."""
-    return {split: [table.keys[row] for row in table.rows[split].tolist()] for split in HELD_OUT if split in table.rows}
