@@ -16,7 +16,7 @@ from kdcore_report.saliency_plots import Saliency
 MOST = 4
 
 Kind = tuple[str, np.ndarray, np.ndarray, int]
-"""A kind of notable samples: its reason, the number by which they are ordered (largest first), their mask, and how many are shown."""
+"""Notable samples: the reason, the number by which they are ordered (largest first), their mask and how many to show."""
 
 
 @dataclass(frozen=True)
