@@ -51,6 +51,8 @@ def _possible_weight(weight: float | Ramp) -> float | Ramp:
     for value in (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,):
         if not 0 <= value <= LARGEST_WEIGHT:
             raise wrong(f"must be between 0 and {LARGEST_WEIGHT:g}, not {value!r}")
+    if isinstance(weight, Ramp) and weight.start == weight.stop == 0:
+        raise wrong("is 0 in every epoch; leave the term out, or set 'weight: 0'")
     return weight
 
 

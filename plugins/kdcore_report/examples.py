@@ -16,7 +16,7 @@ from kdcore_report.saliency_plots import Saliency
 MOST = 4
 
 Kind = tuple[str, np.ndarray, np.ndarray, int]
-"""Why samples are notable; the number by which they are ordered, largest first; which they are; and how many are shown."""
+"""Notable samples: the reason, the number by which they are ordered (largest first), their mask and how many to show."""
 
 
 @dataclass(frozen=True)

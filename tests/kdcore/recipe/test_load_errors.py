@@ -39,6 +39,13 @@ CASES = {
     "bounds": ("length: 64", "length: 0", "teachers.acc.transforms[0].length", "greater than or equal to 1, not 0", ""),
     "no such choice": ("root: /nowhere", "root: /x, kind: big", "data.dataset.kind", "'small' or 'large', not 'big'", ""),
     "neither number nor ramp": ("temperature: 2", "temperature: hot", "losses[1].temperature", "valid number", ""),
+    "ramp of zeros": (
+        "weight: 0.5",
+        "weight: {start: 0, stop: 0, epochs: 3}",
+        "losses[1].weight",
+        "is 0 in every epoch",
+        "",
+    ),
     "misspelt within a ramp": (
         "weight: 0.5",
         "weight: {start: 0, stop: 1, epochs: 3, shap: linear}",

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from saved import CLASSES, saved_student
 
 from kdcore import load_student
-from kdcore.deploy import bundle
+from kdcore.deploy import saved_student as module
 from kdcore.errors import CheckpointError, PluginError
 
 
@@ -129,9 +129,9 @@ def test_links_and_sizes(folder, tmp_path, monkeypatch):
         shutil.move(tmp_path / name, folder / name)
     (folder / "loop").symlink_to(folder / "loop")
     load_student(folder)
-    monkeypatch.setattr(bundle, "LARGEST_WEIGHTS", 100)
+    monkeypatch.setattr(module, "LARGEST_WEIGHTS", 100)
     refused(folder, "more than the limit of 100")
-    monkeypatch.setattr(bundle, "LARGEST_DESCRIPTION", 10)
+    monkeypatch.setattr(module, "LARGEST_DESCRIPTION", 10)
     refused(folder, "more than the limit of 10")
 
 
