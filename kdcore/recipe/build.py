@@ -21,7 +21,7 @@ from kdcore.contracts.sample_transform import SampleTransform, output_spec
 from kdcore.contracts.transform import Join, concatenated
 from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError, reason
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.plugin.option_schema import make
+from kdcore.plugin.option_schema import filled_options, make
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
 from kdcore.recipe.named_files import file_hashes
@@ -165,6 +165,8 @@ class Builder:
     ) -> tuple[list[SampleTransform], list[nn.Module], str]:
         """Construct a list of transforms: those of recordings, those of batches, and an identity of the former.
 
+        The identity does not depend on whether a recipe writes out an option's default, as the recipe in a run's folder does.
+
         Args:
             path: Path of the list in the recipe.
             specs: The transforms, in order.
@@ -186,7 +188,8 @@ class Builder:
                     what = f"{spec.name!r} works on whole recordings and must come before {specs[index - 1].name!r}"
                     raise RecipeError([self.problem(where, what)])
                 on_samples.append(transform)
-                identity.append([spec.name, spec.options, file_hashes(spec.options)])
+                options = filled_options(self.plugins.registry.get("transform", spec.name), spec.options)
+                identity.append([spec.name, options, file_hashes(options)])
             else:
                 on_batches.append(transform)
                 self._batch_transforms[transform] = where

@@ -4,7 +4,7 @@
 
 Ratios are of neighbours in time, and times are CPU seconds, so that other work on the machine does little harm. Rows that
 start a process count all of it. Times depend on the machine, so the last column says how many times ``import torch`` they
-take. Larger measurements are scripts of their own beside this one: engine_overhead, gcn_throughput, gsdm_cost, loss_cost,
+take. Larger measurements are scripts of their own beside this one: batched_seeds, larger_than_memory (memory, disk), loss_cost,
 mutual_cost, kill_loop.
 """
 
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the scripts are run by their p
 import gaf_cost
 import joining
 import predict_cost
+import skeleton_reading
 import utd_mhad_start
 
 TORCH = [sys.executable, "-c", "import torch"]
@@ -42,15 +43,18 @@ class Row:
 
     Args:
         what: The work.
-        goal: The largest acceptable median, on the machine of docs/results/speed.md where it is in seconds.
+        goal: The largest acceptable median, on the machine of docs/results/speed.md where it is in seconds; the smallest where
+            `more`.
         unit: ``s`` for CPU seconds, ``ms``, or empty for a ratio.
         measure: Gives so many values.
+        more: Whether larger values are better.
     """
 
     what: str
     goal: float
     unit: str
     measure: Callable[[int], Iterator[float]]
+    more: bool = False
 
 
 def cpu_seconds(command: Sequence[str], **environment: str) -> float:
@@ -107,11 +111,9 @@ def student() -> Path:
 
 
 def predict_start(runs: int) -> Iterator[float]:
-    """A whole `kdcore predict` of one recording of five seconds."""
+    """A whole `kdcore predict` of one recording with a student's weights."""
     with TemporaryDirectory() as folder:
-        table = Path(folder) / "recording.csv"
-        table.write_text("x,y,z\n" + "0.1,9.8,0.2\n0.3,9.6,0.1\n" * 125)
-        yield from command("predict", str(student()), str(table), "--rate", "50")(runs)
+        yield from predict(str(student()), folder, runs)
 
 
 def predict_window(runs: int) -> Iterator[float]:
@@ -138,6 +140,60 @@ def step(pair: str, epochs: int) -> Callable[[int], Iterator[float]]:
     return measure
 
 
+def teacher_cache(pair: str, epochs: int) -> Callable[[int], Iterator[float]]:
+    """Measure the gain of the teacher cache as a share of the possible gain."""
+
+    def measure(runs: int) -> Iterator[float]:
+        import engine_overhead
+
+        yield from engine_overhead.cache_shares(pair, runs, epochs)
+
+    return measure
+
+
+def gsdm(way: str) -> Callable[[int], Iterator[float]]:
+    """Measure a student's step with GSDM against the published computation."""
+
+    def measure(runs: int) -> Iterator[float]:
+        import gsdm_cost
+
+        yield from gsdm_cost.ratios(way, runs)
+
+    return measure
+
+
+def graph_encoder(name: str, batch: int) -> Callable[[int], Iterator[float]]:
+    """Measure a training step of a graph encoder as a share of the speed of matrix products."""
+
+    def measure(runs: int) -> Iterator[float]:
+        import gcn_throughput
+
+        yield from gcn_throughput.peak_shares(getattr(gcn_throughput, name), batch, runs)
+
+    return measure
+
+
+def skeleton_files(runs: int) -> Iterator[float]:
+    """Prepare 1,000 skeleton files in one process that starts for it."""
+    script = str(Path(skeleton_reading.__file__))
+    yield from (cpu_seconds([sys.executable, script, "--files", "1000"], KDCORE_WORKERS="1") for _ in range(runs))
+
+
+def onnx_start(runs: int) -> Iterator[float]:
+    """A whole `kdcore predict` of one recording with an ONNX file."""
+    with TemporaryDirectory() as folder:
+        exported = str(Path(folder) / "student.onnx")
+        cpu_seconds([sys.executable, "-m", "kdcore", "export", str(student()), "--output", exported])
+        yield from predict(exported, folder, runs)
+
+
+def predict(source: str, folder: str, runs: int) -> Iterator[float]:
+    """A whole `kdcore predict` of one recording of five seconds, which is written to `folder`."""
+    table = Path(folder) / "recording.csv"
+    table.write_text("x,y,z\n" + "0.1,9.8,0.2\n0.3,9.6,0.1\n" * 125)
+    yield from command("predict", source, str(table), "--rate", "50")(runs)
+
+
 def beside_training(runs: int) -> Iterator[float]:
     """Share of the wall time of ``kdcore run sakdn`` in which nothing is trained or evaluated; a run takes minutes."""
     from kdcore.training.phases import CHECKPOINTS, CHECKS, DATA, REPORT, START, TRACKING
@@ -159,11 +215,22 @@ ROWS = {
     "validate-all": Row("kdcore validate of all recipes, empty cache", 10.0, "s", validate_all),
     "step": Row("KD step, linear pair b16 ÷ loop by hand", 1.10, "", step("linear", 20)),
     "step-small": Row("KD step, 1-D CNN pair b16 ÷ loop by hand", 1.03, "", step("small", 2)),
+    "step-large": Row("KD step, ResNet pair b16 ÷ loop by hand", 0.90, "", step("large", 1)),
+    "cache-small": Row("teacher cached, 1-D CNN pair, share of the possible gain", 0.95, "", teacher_cache("small", 6), True),
+    "cache-large": Row("teacher cached, ResNet pair, share of the possible gain", 0.95, "", teacher_cache("large", 2), True),
+    "gsdm-cached": Row("student step with GSDM, cached teachers ÷ as published", 0.42, "", gsdm("with")),
+    "gsdm-live": Row("student step with GSDM, live teachers ÷ as published", 0.58, "", gsdm("teachers")),
+    "st-gcn": Row("ST-GCN step b16, share of matmul peak", 0.80, "", graph_encoder("StGcn", 16), True),
+    "agcn": Row("2s-AGCN step b16, share of matmul peak", 0.80, "", graph_encoder("Agcn", 16), True),
+    "st-gcn-b4": Row("ST-GCN step b4, share of matmul peak", 0.85, "", graph_encoder("StGcn", 4), True),
+    "agcn-b4": Row("2s-AGCN step b4, share of matmul peak", 0.85, "", graph_encoder("Agcn", 4), True),
     "beside-training": Row("share of kdcore run sakdn beside training", 0.07, "", beside_training),
     "dry-run": Row("kdcore run --dry-run quickstart", 3.0, "s", command("run", "--dry-run", "quickstart")),
     "predict-start": Row("kdcore predict, one recording", 1.0, "s", predict_start),
+    "predict-onnx": Row("kdcore predict, one recording, ONNX file", 0.3, "s", onnx_start),
     "predict-window": Row("kdcore predict, a window", 0.35, "ms", predict_window),
     "joining": Row("joining keys, 100,000 samples", 0.5, "s", lambda runs: joining.starts(100_000, runs)),
+    "skeletons": Row("1,000 skeleton files prepared in one process", 18.9, "s", skeleton_files),
     "utd-mhad-first": Row("UTD-MHAD, first start ÷ scipy.loadmat of all", 0.7, "", utd_mhad(0)),
     "utd-mhad-second": Row("UTD-MHAD, second start ÷ scipy.loadmat of all", 0.03, "", utd_mhad(1)),
     "gaf": Row("GAF 180² × 3 ÷ plain write, batch 128", 2.1, "", lambda runs: gaf_cost.ratios(128, runs)),
@@ -179,7 +246,7 @@ def line(row: Row, values: Sequence[float], torch_seconds: float) -> str:
     low, middle, high = (f"{value:.3g}" for value in (min(values), statistics.median(values), max(values)))
     unit = f" {row.unit}" if row.unit else ""
     beside = f"{statistics.median(values) / torch_seconds:.2f}" if row.unit == "s" else ""
-    return f"| {row.what} | {low} – {middle} – {high}{unit} | ≤ {row.goal:g}{unit} | {beside} |"
+    return f"| {row.what} | {low} – {middle} – {high}{unit} | {'≥' if row.more else '≤'} {row.goal:g}{unit} | {beside} |"
 
 
 def main() -> None:

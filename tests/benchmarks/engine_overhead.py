@@ -124,6 +124,20 @@ def ratios(name: str, rounds: int, epochs: int = 20) -> Iterator[float]:
             yield found
 
 
+def cache_shares(name: str, rounds: int, epochs: int) -> Iterator[float]:
+    """Gain of the teacher cache ÷ the largest possible gain, untracked; the first round warms up and is left out.
+
+    The largest possible gain is that of the loop by hand with given logits, plus the teacher's forward passes of one epoch.
+    """
+    pair, shape, count = PAIRS[name]
+    table, logits = table_of(shape, count), torch.zeros(count, CLASSES)
+    for number in range(rounds + 1):
+        live, cached = (with_engine(pair, table, cache, epochs, None) for cache in (False, True))
+        hand, ideal = (by_hand(pair, table, given, epochs) for given in (None, logits))
+        if number:
+            yield live / cached / (hand / (ideal + (hand - ideal) / epochs))
+
+
 def measure(name: str, rounds: int, epochs: int, tracked: bool) -> None:
     """Print the ratios for one pair."""
     pair, shape, count = PAIRS[name]

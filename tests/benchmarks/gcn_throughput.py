@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import dense_to_sparse
 
@@ -104,6 +105,28 @@ def step(encoder: nn.Module, x: Tensor, labels: Tensor) -> float:
     return time.perf_counter() - start
 
 
+def peak_shares(make: type[StGcn | Agcn], batch: int, runs: int) -> Iterator[float]:
+    """Floating-point operations per second of a training step ÷ those of a large matrix product, neighbours in time.
+
+    Seconds are CPU seconds, so that other work on the machine does little harm.
+    """
+    torch.manual_seed(0)
+    shape = (3, 64, 20, 1)
+    encoder = make(27, shape, width=64, depth=10, layout="utd-mhad-20")
+    x, labels = torch.randn(batch, *shape), torch.randint(27, (batch,))
+    with FlopCounterMode(display=False) as counter:
+        step(encoder, x, labels)
+    one, other = torch.randn(2, 2048, 2048).unbind()
+    product = one @ other  # warms up, and gets the memory
+    for _ in range(runs):
+        start = time.process_time()
+        torch.mm(one, other, out=product)
+        middle = time.process_time()
+        step(encoder, x, labels)
+        speed = counter.get_total_flops() / (time.process_time() - middle)
+        yield speed / (2 * 2048**3 / (middle - start))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, default in {"batch": 16, "frames": 64, "width": 64, "depth": 10, "steps": 3, "threads": 2}.items():
@@ -116,7 +139,7 @@ def main() -> None:
     print(f"batch {given.batch}, input {shape}, width {given.width}, depth {given.depth}, {given.threads} threads")
     print(f"{'encoder':<8} {'graph convolution':<18} {'samples/s':>9} {'ms/step':>9} {'vs plain':>9}")
     for make in (StGcn, Agcn):
-        ways = variants(make(27, shape, width=given.width, depth=given.depth))
+        ways = variants(make(27, shape, width=given.width, depth=given.depth, layout="utd-mhad-20"))
         with torch.no_grad():
             answers = [way.eval()(x) for way in ways.values()]
         for answer in answers[1:]:

@@ -17,7 +17,7 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -144,6 +144,18 @@ def _peak(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def ratios(way: str, runs: int) -> Iterator[float]:
+    """CPU seconds of a step ÷ those of a step as published, neighbours in time, at the size of docs/results/costs.md."""
+    bench = Bench(argparse.Namespace(device="cpu", batch=16, frames=8, size=64, width=0.25))
+    for number in range(runs + 1):
+        start = time.process_time()
+        bench.seconds(WAYS[way])
+        middle = time.process_time()
+        bench.seconds(WAYS["published"])
+        if number:  # the first step warms up
+            yield (middle - start) / (time.process_time() - middle)
 
 
 def main() -> None:

@@ -142,6 +142,19 @@ def chain(*names, modality=SKELETON, skeleton="utd-mhad-20"):
     return Pipeline([Branch(recorded, on_samples, on_batches, identity)]).spec
 
 
+@pytest.mark.parametrize("name", ["quickstart", "sakdn"])
+def test_the_recipe_of_a_run_finds_the_prepared_data_of_the_run(name):
+    """A run's folder has the recipe with all defaults written out; its data must not be prepared again."""
+    written = load_recipe(name)
+    filled = load_recipe(written.filled())
+    keys = []
+    for recipe in (written, filled):
+        builder = Builder(recipe)
+        pipelines = Assembly(builder, builder.dataset(), make_plan(recipe)).pipelines
+        keys.append({name: [branch.key for branch in pipeline.branches] for name, pipeline in pipelines.items()})
+    assert keys[0] == keys[1]
+
+
 def test_transforms_say_what_they_change():
     assert chain().rate == 30.0
     assert chain({"name": "resample", "rate": 20}).rate == 20.0
