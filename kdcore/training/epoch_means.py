@@ -1,4 +1,4 @@
-"""Means of the numbers that losses log, over the batches of an epoch."""
+"""Means of the losses, and of the numbers that losses log, over the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+NO_SAMPLES = torch.finfo(torch.float32).max
+"""Recorded in place of the value of a term that has no sample in a batch. It is finite, unlike the value of a faulty loss."""
+
+
+def term_means(values: Tensor) -> list[float]:
+    """Means of the columns of `values`, (batches, terms), over the batches that have samples; NaN where none has."""
+    empty = values == NO_SAMPLES
+    if not bool(empty.any()):
+        return values.mean(0).tolist()
+    return values.masked_fill(empty, torch.nan).nanmean(0).tolist()
 
 
 class EpochMeans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from kdcore.training.callback import Listener
 from kdcore.training.divergence import Skipping
+from kdcore.training.epoch_means import term_means
 from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
@@ -84,16 +86,16 @@ class EpochReport:
         for piece, chunk in enumerate(values.split(every)):
             chunk = chunk[finite[piece * every : (piece + 1) * every]]
             by_step = (name.replace("train/", "train_step/", 1) for name in names)
-            means = zip(by_step, owners, chunk.mean(0).tolist(), strict=True)
+            means = _known(zip(by_step, owners, term_means(chunk), strict=True))
             began = piece * every // accumulate
             self.track(means if len(chunk) else (), lambda learner, began=began: learner.steps - steps + began)
-        means = values[finite].mean(0).tolist()
+        means = term_means(values[finite])
         self.history.append(means[:-1])
-        metrics = list(zip(names, owners, means, strict=True))
+        metrics = _known(zip(names, owners, means, strict=True))
         for name, mean in context.step.logged.means().items():
             metrics.append((f"train/{name}", learner_of[name.split("/")[0]], mean))
         metrics += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
-        return metrics, dict(zip(context.step.names, means, strict=False))
+        return metrics, {name: mean for name, mean in zip(context.step.names, means, strict=False) if not math.isnan(mean)}
 
     def scores(self, context: StageContext, scores: Mapping[str, Scores]) -> list[tuple[str, Learner, float]]:
         """(metric, learner, value) for the validation split."""
@@ -143,3 +145,8 @@ class EpochReport:
             self.record(metrics, step)
             if self._tracked is not None:
                 self._tracked.append((metrics, step))
+
+
+def _known(metrics: Iterable[tuple[str, Learner, float]]) -> list[tuple[str, Learner, float]]:
+    """Leave out the means of terms that had no samples."""
+    return [each for each in metrics if not math.isnan(each[2])]

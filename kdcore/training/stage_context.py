@@ -12,6 +12,7 @@ from torch import Tensor
 from kdcore.contracts.training import Training
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.epoch_means import NO_SAMPLES
 from kdcore.training.learner import Learner
 from kdcore.training.participants import FUSION
 from kdcore.training.step import StageStep
@@ -132,6 +133,7 @@ class StageContext:
         where = f"in stage {self.stage.name}, epoch {self.epoch + 1}, step {step + 1}"
         rates = ", ".join(f"{learner.rate:g} ({learner.name})" for learner in self.learners)
         before = values[:step, which]
+        before = before[before != NO_SAMPLES]
         history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
         history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
         raise TrainingError(

@@ -16,7 +16,7 @@ from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
-from kdcore.training.epoch_means import EpochMeans
+from kdcore.training.epoch_means import NO_SAMPLES, EpochMeans
 from kdcore.training.forward_passes import passes_of, run_by, with_networks
 from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed, label_parts
@@ -143,6 +143,8 @@ class StageStep(nn.Module):
     def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Compute the weighted sum of all terms, and the detached value of each term in the order of `names`.
 
+        The value of a term that has no sample in the batch is `NO_SAMPLES`, which `term_means` leaves out.
+
         Args:
             rows: (B,) int64, rows of the global batch.
             local: (b,) int64, the rows that this process runs through the networks; `rows` in a single process.
@@ -170,10 +172,12 @@ class StageStep(nn.Module):
             total = weighted if total is None else total + weighted
             if term.learner in self.balanced and not self._is_empty(term, context):
                 self.balanced[term.learner].append(weighted)
-        detached = [value.detach() for value in values]
         if total is None:  # every weight is 0 in this epoch, but backward, and DDP, still need a graph to all parameters
-            total = sum_of_shards(self.parameters(), detached[0]) * 0.0
-        return total, detached
+            total = sum_of_shards(self.parameters(), values[0].detach()) * 0.0
+        return total, [
+            torch.full_like(value, NO_SAMPLES, dtype=torch.float32) if self._is_empty(term, context) else value.detach()
+            for value, (term, context) in zip(values, contexts, strict=True)
+        ]
 
     def _check_gradients(self, contexts: list[tuple[StepTerm, LossContext]], values: list[Tensor]) -> None:
         self.phases.mark(CHECKS)

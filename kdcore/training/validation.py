@@ -141,7 +141,7 @@ def follow_plateaus(
         context: The current stage.
         groups: Groups of learners that share one best epoch; the schedulers of a group see its mean.
         scores: Learner → validation scores.
-        means: ``learner/term`` → mean loss of the epoch.
+        means: ``learner/term`` → mean loss of the epoch; none for a term without samples.
     """
     learners, fused = context.by_name, context.step.networks.fused
     for names in groups:
@@ -157,7 +157,9 @@ def _monitored(
     if monitor == "training-loss":
         terms = [term for term in context.step.terms if term.learner in group]
         progress = context.step.progress
-        return sum(means[f"{t.learner}/{t.spec.id}"] * progress[t.learner].at(t.spec.weight) for t in terms) / len(group)
+        return sum(means.get(f"{t.learner}/{t.spec.id}", 0.0) * progress[t.learner].at(t.spec.weight) for t in terms) / len(
+            group
+        )
     score = Scores.mean([scores[each] for each in group])
     return score.value if monitor == "validation-accuracy" else score.loss
 

@@ -15,6 +15,7 @@ from kdcore import Batch, DataError, DistillationLoss, Needs, Outputs, TeacherFu
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import Requirements, load_table
 from kdcore.errors import TrainingError
+from kdcore.training.epoch_means import NO_SAMPLES
 from kdcore.training.evaluation import predict
 from kdcore.training.participants import Distiller, Sources, TermSpec
 from kdcore.training.preflight import preflight
@@ -135,7 +136,8 @@ def test_a_batch_without_any_present_row_gives_nothing(tmp_path):
     absent = rows[~present(made, rows)]
     net = build(made, [TermSpec("imitate", 0.5, Imitate, teachers=("teacher",))]).eval()
     total, values = StageStep(net, learning.students(), made, True)(absent, absent)
-    assert values == [0.0]
+    assert values == [NO_SAMPLES]
+    assert total == 0
     total.backward()
     gradients = [each.grad for each in net.students["student"].parameters()]
     assert gradients
@@ -191,7 +193,7 @@ def test_a_learner_with_one_row_of_a_batch_sits_it_out(tmp_path):
     joint = learning.stage("both", ("teacher", "student"), learning.Training(epochs=1))
     total, values = StageStep(net, joint, made, True)(batch, batch)
     total.backward()
-    assert values[0] == 0.0
+    assert values[0] == NO_SAMPLES
     assert learning.same_state(before, learning.state_of(net.teachers["teacher"]))
     gradients = [each.grad for each in net.teachers["teacher"].parameters()]
     assert all(each is not None and not each.any() for each in gradients), "zero, not None, which DDP would wait for"

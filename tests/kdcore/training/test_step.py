@@ -13,6 +13,7 @@ from learning import Imitate, Labels, distiller
 from torch.nn import functional as F
 
 from kdcore import Batch, LossContext, Needs, Outputs
+from kdcore.training.epoch_means import NO_SAMPLES
 from kdcore.training.participants import TermSpec
 from kdcore.training.step import StageStep
 
@@ -63,7 +64,7 @@ def test_a_batch_without_labels_adds_nothing_and_has_finite_gradients(table):
     rows = table.rows["train"]
     step = StageStep(made, learning.students(), partly_labelled(table, [False] * 9 + [True] * 3), True)
     total, values = step(rows[:3], rows[:3])
-    assert values[0] == 0
+    assert values[0] == NO_SAMPLES
     total.backward()
     found = [parameter.grad.clone() for parameter in made.participant("student").parameters()]
     assert all(bool(torch.isfinite(each).all()) for each in found)
@@ -71,6 +72,24 @@ def test_a_batch_without_labels_adds_nothing_and_has_finite_gradients(table):
     (0.5 * step.contexts(rows[:3], rows[:3])[1][0].loss(step.contexts(rows[:3], rows[:3])[1][1])).backward()
     for parameter, each in zip(made.participant("student").parameters(), found, strict=True):
         torch.testing.assert_close(each, parameter.grad if parameter.grad is not None else torch.zeros_like(each))
+
+
+def test_tracked_values_leave_out_batches_without_samples(table):
+    """One of the batches of an epoch has a label: the mean is its value, not a quarter of it."""
+    spec = [TermSpec("labels", 1.0, Tenth), TermSpec("imitate", 1.0, Imitate, ("teacher",))]
+    partly = partly_labelled(table, [True] + [False] * 11)
+    _, tracked = learning.fit(distiller(table, spec), partly, [learning.students(epochs=2)])
+    assert list(tracked["train/student/labels"].values()) == pytest.approx([0.1, 0.1])
+    assert list(tracked["train_step/student/labels"].values()) == pytest.approx(
+        [0.1] * len(tracked["train_step/student/labels"])
+    )
+
+
+class Tenth(Labels):
+    """0.1 for any batch with labels."""
+
+    def forward(self, ctx):
+        return ctx.student.logits.sum() * 0 + 0.1
 
 
 def test_a_batch_without_labels_and_other_terms_leaves_weights_as_they_are(table):
