@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
-from pages import CHECKOUT
+import yaml
+from pages import CHECKOUT, blocks
 
+import kdcore
 from kdcore.contracts.training import LearningRate, Training
 from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import found_plugins
@@ -91,3 +93,15 @@ def names_in_code() -> Iterator[str]:
 def test_every_variable_of_the_environment_is_in_the_table():
     rows = re.findall(r"^\| `(KDCORE_[A-Z_]+)", (CHECKOUT / "docs" / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(set(names_in_code()) - NO_SETTINGS.keys())
+
+
+@pytest.mark.slow
+def test_distillation_helps_with_the_recipe_of_the_readme(tmp_path, monkeypatch):
+    """Fewer epochs and one seed: the teacher is better than the student, which gains at least 5 points."""
+    monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
+    recipe = yaml.safe_load(next(each.text for each in blocks(CHECKOUT / "README.md") if each.language == "yaml"))
+    database = f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"
+    result = kdcore.run(recipe, ["seeds=[0]", "training.epochs=8", "engine.threads=1", database])
+    assert result is not None
+    accuracy = result.table.set_index("role")["accuracy"]
+    assert accuracy["teacher"] > accuracy["distilled"] > accuracy["baseline"] + 0.05
