@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -105,3 +106,14 @@ def test_distillation_helps_with_the_recipe_of_the_readme(tmp_path, monkeypatch)
     assert result is not None
     accuracy = result.table.set_index("role")["accuracy"]
     assert accuracy["teacher"] > accuracy["distilled"] > accuracy["baseline"] + 0.05
+
+
+def test_rows_of_results_in_the_readme_have_commands_of_valid_recipes(tmp_path):
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\(.* to .*\).*\|$", text.partition("## Results")[2].partition("\n## ")[0], re.MULTILINE)
+    assert len(rows) == 9
+    for row in rows:
+        command = re.search("`kdcore run (.+?)`", row)
+        assert command, row
+        recipe, *overrides = shlex.split(command[1])
+        kdcore.load_recipe(recipe, [*overrides, f"data.dataset.root={tmp_path}"], files=False)
