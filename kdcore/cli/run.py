@@ -13,7 +13,7 @@ from kdcore.errors import UsageError
 EXAMPLES = """\b
 Examples:
   kdcore run quickstart
-  kdcore run sakdn seeds=[0,1,2] losses.soft-target.weight=0.5
+  kdcore run sakdn 'seeds=[0,1,2]' losses.soft-target.weight=0.5
   kdcore run utd-mhad/sakdn data.dataset.root=~/UTD-MHAD --dry-run"""
 
 Profile = Annotated[

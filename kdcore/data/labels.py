@@ -130,7 +130,7 @@ def refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys:
         without = rows[~known(labels[rows])]
         if len(without):
             raise DataError(
-                f"{len(without)} samples of the {split} split have no label, e.g. {keys[int(without[0])]}; "
+                f"the {split} split has samples without a label: {len(without)}, e.g. {keys[int(without[0])]}; "
                 "with data.labels: partial, terms that read labels leave them out; with withheld, students learn without"
             )
 

@@ -161,7 +161,7 @@ def _bad_samples(columns: Columns, spec: DataSpec) -> dict[SampleKey, str]:
     """Return what is wrong with each bad sample; raise an error unless the recipe skips them."""
     bad = {column.samples[number].key: why for column in columns.values() for number, why in column.bad.items()}
     if bad and spec.on_bad_sample == "error":
-        what = f"{len(bad)} bad samples (data.on_bad_sample: skip leaves them out)"
+        what = f"bad samples: {len(bad)} (data.on_bad_sample: skip leaves them out)"
         raise DataError(listed(what, [f"{key}: {why}" for key, why in bad.items()]))
     return bad
 
@@ -193,7 +193,7 @@ def _refuse_copies(splits: Splits, columns: Columns, audit: RecordingAudit) -> l
     leaks, copies = audit.leaks(splits)
     if leaks:
         raise SplitError(listed("the splits leak", leaks))
-    repeats = [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
+    repeats = [listed(f"recordings that occur more than once: {len(copies)}", copies)] if copies else []
     return [*repeats, *audit.possible_leaks(splits)]
 
 

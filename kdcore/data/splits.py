@@ -52,7 +52,7 @@ def listed_samples(
         unusable = [each for each in unusable if each.subject in {*chosen, ""}]
     faults = [str(each) for each in unusable if each.fault]
     if faults and on_bad_sample == "error":
-        what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
+        what = f"recordings that cannot be used: {len(faults)} (data.on_bad_sample: skip leaves them out)"
         raise ListingError(listed(what, faults))
     if not samples:
         raise ListingError(listed("no sample is left", faults) if faults else "the dataset found no samples")

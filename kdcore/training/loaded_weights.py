@@ -218,7 +218,7 @@ class LoadedWeights:
             raise RecipeError([self.plan.recipe.problem(f"{self._path(name)}.classes", what)])
         self._note(name, "its logits were put in the order of the run's classes by name")
         if unused := [each for each in classes if each not in self.run_classes]:
-            self._note(name, f"logits of {len(unused)} classes that the run does not have were left out: {some(unused)}")
+            self._note(name, f"logits of classes that the run does not have were left out: {some(unused)}")
         if unknown:
             rest = len(self.run_classes) - len(unknown)
             among = f"are computed among the {rest} classes it knows, without {some(unknown)}"

@@ -66,7 +66,7 @@ def _lists(report: DataReport) -> dict[str, list[str]]:
         lists["left out at random"] = report.left_out
     lists |= {"warnings": report.warnings, "unusual signals": report.odd, "dropped, by reason": report.dropped.lines()}
     lists["value ranges"] = [
-        f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, typically {typical:.4g}"
+        f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, median magnitude {typical:.4g}"
         for modality, subjects in report.ranges.items()
         for subject, (low, typical, high) in subjects.items()
     ]

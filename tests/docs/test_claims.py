@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
-from pages import CHECKOUT
+import yaml
+from pages import CHECKOUT, blocks
 
+import kdcore
 from kdcore.contracts.training import LearningRate, Training
 from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import found_plugins
@@ -91,3 +94,26 @@ def names_in_code() -> Iterator[str]:
 def test_every_variable_of_the_environment_is_in_the_table():
     rows = re.findall(r"^\| `(KDCORE_[A-Z_]+)", (CHECKOUT / "docs" / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(set(names_in_code()) - NO_SETTINGS.keys())
+
+
+@pytest.mark.slow
+def test_distillation_helps_with_the_recipe_of_the_readme(tmp_path, monkeypatch):
+    """Fewer epochs and one seed: the teacher is better than the student, which gains at least 5 points."""
+    monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
+    recipe = yaml.safe_load(next(each.text for each in blocks(CHECKOUT / "README.md") if each.language == "yaml"))
+    database = f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"
+    result = kdcore.run(recipe, ["seeds=[0]", "training.epochs=8", "engine.threads=1", database])
+    assert result is not None
+    accuracy = result.table.set_index("role")["accuracy"]
+    assert accuracy["teacher"] > accuracy["distilled"] > accuracy["baseline"] + 0.05
+
+
+def test_rows_of_results_in_the_readme_have_commands_of_valid_recipes(tmp_path):
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\(.* to .*\).*\|$", text.partition("## Results")[2].partition("\n## ")[0], re.MULTILINE)
+    assert len(rows) == 9
+    for row in rows:
+        command = re.search("`kdcore run (.+?)`", row)
+        assert command, row
+        recipe, *overrides = shlex.split(command[1])
+        kdcore.load_recipe(recipe, [*overrides, f"data.dataset.root={tmp_path}"], files=False)

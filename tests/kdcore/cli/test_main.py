@@ -146,6 +146,7 @@ def test_no_description_in_a_list_of_commands_is_cut(words):
 def test_the_help_of_run_shows_examples_on_lines_of_their_own():
     said = typed("run", "--help").stdout
     assert sum(line.strip().startswith("kdcore run ") for line in said.splitlines()) == 3
+    assert "kdcore run sakdn 'seeds=[0,1,2]'" in said, "zsh refuses brackets without quotes"
 
 
 def test_the_version():

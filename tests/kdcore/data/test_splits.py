@@ -213,7 +213,7 @@ class Listing(toys.Files):
 def test_recordings_that_break_while_being_listed_are_bad_samples_too(tmp_path):
     dataset = Listing(toys.write(tmp_path))
     pipelines = {"student": Pipeline([toys.branch()])}
-    with pytest.raises(ListingError, match=r"2 recordings cannot be used \(data.on_bad_sample(.|\n)*1.csv: has no rows"):
+    with pytest.raises(ListingError, match=r"recordings that cannot be used: 2 \(data.on_bad_sample(.|\n)*1.csv: has no rows"):
         toys.table(dataset, pipelines, tmp_path / "cache")
     table = toys.table(dataset, pipelines, tmp_path / "cache", on_bad_sample="skip")
     assert table.dropped.counts == {"empty": 2, "ignored label": 1}
@@ -239,7 +239,7 @@ def test_a_copy_within_a_split_is_said(tmp_path, copy, original):
     """Subjects s0 and s1 train, s3 tests."""
     toys.write(tmp_path)
     np.save(tmp_path / f"wrist-{copy}.npy", np.load(tmp_path / f"wrist-{original}.npy"))
-    with pytest.warns(UserWarning, match="1 recordings occur more than once"):
+    with pytest.warns(UserWarning, match="recordings that occur more than once: 1"):
         table = toys.table(toys.Files(tmp_path), {"student": Pipeline([toys.branch()])}, tmp_path / "cache")
     assert len(table.warnings) == 1
 

@@ -137,7 +137,7 @@ def test_copies_other_units_and_constant_signals_are_said(recordings):
 def test_where_all_recordings_are_bad_a_run_says_why(recordings):
     for file in recordings.glob("*.csv"):
         file.write_text(file.read_text().replace("9.", "nine."))
-    with pytest.raises(DataError, match=r"4 bad samples .*\n.*'nine\."):
+    with pytest.raises(DataError, match=r"bad samples: 4 .*\n.*'nine\."):
         dry_run(str(recordings / "watch.yaml"))
 
 
