@@ -25,8 +25,8 @@ class AttentiveDistillation(DistillationLoss):
         Q = \\frac1C \\sum_c A_c^2, \\quad
         \\alpha_{ts} = \\mathrm{softmax}_s\\!\\left(\\frac{q_t^\\top k_{st} + p_t^\\top p_s}{\\sqrt d}\\right)
 
-    over K teachers, with t and s levels of teacher and student, q a linear layer with batch normalisation on the mean of the
-    teacher's activation over positions, k two such layers on the student's with a ReLU in between, and p learnt vectors of
+    over K teachers, with t and s levels of teacher and student, q a linear map and batch normalisation of the mean of the
+    teacher's activation over positions, k two such layers of the student's with a ReLU in between, and p learnt vectors of
     length d. M. Ji, B. Heo, S. Park, "Show, Attend and Distill: Knowledge Distillation via Attention-based Feature Matching",
     AAAI 2021, https://arxiv.org/abs/2102.02973; the form of q, k and p is that of the authors' code, which weights the term
     by 200. To match shapes, persons and frames are averaged, surplus position axes are averaged, and each axis is
@@ -34,11 +34,11 @@ class AttentiveDistillation(DistillationLoss):
 
     Args:
         teacher_taps: The teacher's levels.
-        student_taps: The student's levels. With one level, its weight is 1.
+        student_taps: The student's levels, two at least.
         size: d, the length of queries and keys.
 
     Raises:
-        ValueError: If a list of taps is empty.
+        ValueError: If there is no level of the teacher, or fewer than two of the student.
     """
 
     targets = EVERY_TARGET
@@ -46,13 +46,15 @@ class AttentiveDistillation(DistillationLoss):
     def __init__(
         self,
         *,
-        teacher_taps: Sequence[str] = ("features",),
-        student_taps: Sequence[str] = ("features",),
+        teacher_taps: Sequence[str],
+        student_taps: Sequence[str],
         size: Annotated[int, Ge(1)] = 128,
     ):
         super().__init__()
-        if not teacher_taps or not student_taps:
-            raise ValueError("give at least one tap of the teacher and one of the student")
+        if not teacher_taps:
+            raise ValueError("give at least one tap of the teacher")
+        if len(student_taps) < 2:
+            raise ValueError("give at least two taps of the student; for a single one, use attention-transfer")
         self.teacher_taps, self.student_taps, self.size = tuple(teacher_taps), tuple(student_taps), size
         self.needs = Needs(teachers=1, student_taps=self.student_taps, teacher_taps=self.teacher_taps)
         self.links = nn.ModuleDict()
@@ -100,10 +102,12 @@ class Links(nn.Module):
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int], size: int):
         super().__init__()
-        self.queries = nn.ModuleList(nn.Sequential(nn.Linear(width, size), ChannelNorm(size)) for width in teacher)
-        self.keys = nn.ModuleList(nn.Sequential(nn.Linear(width, size), ChannelNorm(size), nn.ReLU()) for width in student)
+        self.queries = nn.ModuleList(nn.Sequential(nn.Linear(width, size, bias=False), ChannelNorm(size)) for width in teacher)
+        self.keys = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, size, bias=False), ChannelNorm(size), nn.ReLU()) for width in student
+        )
         outputs = size * len(teacher)
-        self.bilinear = nn.Sequential(nn.Linear(size, outputs), ChannelNorm(outputs))
+        self.bilinear = nn.Sequential(nn.Linear(size, outputs, bias=False), ChannelNorm(outputs))
         self.teacher_position = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(teacher), size)))
         self.student_position = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(student), size)))
 

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from torchvision.models import resnet18
 
 from kdcore import Batch, Classifier, DistillationLoss, Entry, Example, LossContext, Outputs, plugin_manager
-from kdcore.plugin.option_schema import make
+from kdcore.plugin.option_schema import make, options_model
 from kdcore_losses.conformance import cases
 
 MAP = (4, 4)
@@ -37,10 +37,11 @@ def losses(only: Sequence[str]) -> Iterator[tuple[str, DistillationLoss]]:
 
 
 def options(entry: Entry) -> dict:
-    """Options that a loss cannot do without."""
+    """Options without which a loss cannot be made."""
     case = cases.get(entry.name)
+    required = options_model(entry).model_fields
     first = case[0] if isinstance(case, list) else case
-    return {key: value for key, value in (first.options if first else {}).items() if key == "pairs"}
+    return {key: value for key, value in (first.options if first else {}).items() if required[key].is_required()}
 
 
 def context(loss: DistillationLoss, batch: int, classes: int, width: int, shape: Sequence[int], device: str) -> LossContext:

@@ -32,7 +32,7 @@ def built(found, **options):
 
 
 def normalised(layer, x):
-    y = x @ layer.weight.T + layer.bias
+    y = x @ layer.weight.T
     return (y - y.mean(0)) / (y.var(0, unbiased=False) + 1e-5).sqrt()
 
 
@@ -68,6 +68,8 @@ def test_the_links_are_learnt(found):
     assert all(gradient.any() for gradient in gradients)
 
 
-def test_a_tap_is_needed():
-    with pytest.raises(ValueError, match="at least one tap"):
-        AttentiveDistillation(teacher_taps=[])
+def test_a_single_level_of_the_student_has_nothing_to_choose_from():
+    with pytest.raises(ValueError, match="at least two taps of the student"):
+        AttentiveDistillation(teacher_taps=TAPS, student_taps=["low"])
+    with pytest.raises(ValueError, match="at least one tap of the teacher"):
+        AttentiveDistillation(teacher_taps=[], student_taps=TAPS)
