@@ -16,6 +16,7 @@ def register_losses(register):
     register("consistency", "kdcore_losses.consistency:Consistency")
     register("fitnet", "kdcore_losses.fitnet:FitNet")
     register("attention-transfer", "kdcore_losses.attention_transfer:AttentionTransfer")
+    register("afd", "kdcore_losses.afd:AttentiveDistillation")
     register("rkd", "kdcore_losses.rkd:RelationalDistillation")
     register("similarity-preserving", "kdcore_losses.similarity_preserving:SimilarityPreserving")
     register("correlation-congruence", "kdcore_losses.correlation_congruence:CorrelationCongruence")

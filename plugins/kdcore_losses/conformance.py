@@ -16,6 +16,7 @@ cases = {
     "fsp": Case({"pairs": [["low", "low"], ["high", "high"]]}, MAPS),
     "reviewkd": Case({"pairs": [["low", "low"], ["high", "high"]], "width": 6}, MAPS),
     "cat-kd": [Case({}, {"student/features": (6, 6, 6), "teacher/features": (8, 5, 5)}), Case({"normalise": True, "size": 3})],
+    "afd": Case({"teacher_taps": ["low", "high"], "student_taps": ["low", "high"], "size": 5}, MAPS),
     "srrl": [Case(), Case({"relu": False}, {"student/features": (6, 3)})],
     "ae-kd": [Case(), Case({"largest_share": 1.0})],
     "crd": [Case({"size": 6}), Case({"size": 6, "by": "sample"})],

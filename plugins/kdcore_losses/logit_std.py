@@ -18,9 +18,9 @@ class LogitStandardisation(LogitLoss):
     .. math:: L = \\frac1K \\sum_k T^2\\, \\mathrm{KL}\\!\\left(\\mathrm{softmax}(\\tilde z_k / T) \\,\\|\\,
         \\mathrm{softmax}(\\tilde z_S / T)\\right), \\quad \\tilde z = \\frac{z - \\mathrm{mean}(z)}{\\mathrm{std}(z)}
 
-    The value does not change when logits are shifted or scaled. It is ``soft-target`` with the option ``standardise`` of the
-    other losses on logits. The paper weights it by 9. S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR
-    2024, https://arxiv.org/abs/2403.01427.
+    The value does not change when logits are shifted or scaled. It is ``soft-target`` with the option ``standardise``, which
+    other losses on logits have too, and the paper's temperature. The paper weights it by 9. S. Sun et al., "Logit
+    Standardization in Knowledge Distillation", CVPR 2024, https://arxiv.org/abs/2403.01427.
 
     Args:
         temperature: T, a number or a ramp over epochs.

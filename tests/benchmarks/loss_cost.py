@@ -21,7 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from torchvision.models import resnet18
 
 from kdcore import Batch, Classifier, DistillationLoss, Entry, Example, LossContext, Outputs, plugin_manager
-from kdcore.plugin.option_schema import make
+from kdcore.plugin.option_schema import make, options_model
+from kdcore.testing.loss_inputs import MadeUpNetworks
 from kdcore_losses.conformance import cases
 
 MAP = (4, 4)
@@ -37,10 +38,11 @@ def losses(only: Sequence[str]) -> Iterator[tuple[str, DistillationLoss]]:
 
 
 def options(entry: Entry) -> dict:
-    """Options that a loss cannot do without."""
+    """Options without which a loss cannot be made."""
     case = cases.get(entry.name)
+    required = options_model(entry).model_fields
     first = case[0] if isinstance(case, list) else case
-    return {key: value for key, value in (first.options if first else {}).items() if key == "pairs"}
+    return {key: value for key, value in (first.options if first else {}).items() if required[key].is_required()}
 
 
 def context(loss: DistillationLoss, batch: int, classes: int, width: int, shape: Sequence[int], device: str) -> LossContext:
@@ -52,7 +54,8 @@ def context(loss: DistillationLoss, batch: int, classes: int, width: int, shape:
         features = {tap: torch.randn(batch, width, *shape, device=device).requires_grad_(learns) for tap in taps}
         if needs.classifiers:
             weight, bias = torch.randn(classes, width, device=device), torch.zeros(classes, device=device)
-            logits = next(iter(features.values())).detach().reshape(batch, width, -1).mean(2) @ weight.T
+            last = next(iter(features.values()), torch.randn(batch, width, device=device))
+            logits = last.detach().reshape(batch, width, -1).mean(2) @ weight.T
             return Outputs(logits.requires_grad_(learns), features, classifier=Classifier(weight.requires_grad_(learns), bias))
         return Outputs(torch.randn(batch, classes, device=device).requires_grad_(learns), features)
 
@@ -61,7 +64,10 @@ def context(loss: DistillationLoss, batch: int, classes: int, width: int, shape:
     if "classes" not in loss.targets:
         numbers = torch.randn(batch, classes, device=device)
         labels = (numbers > 0).float() if "labels" in loss.targets else numbers
-    return LossContext(outputs(needs.student_taps, True), teachers, Batch(torch.arange(batch, device=device), {}, labels))
+    own, names = outputs(needs.student_taps, True), ("student", *teachers) if needs.forward_passes else ()
+    signals = {name: torch.randn(batch, 3, 64, device=device) for name in names}
+    whole = Batch(torch.arange(batch, device=device), signals, labels)
+    return LossContext(own, teachers, whole, networks=MadeUpNetworks(own, teachers, False))
 
 
 def ready(loss: DistillationLoss, ctx: LossContext, classes: int, device: str) -> Callable[[], None]:

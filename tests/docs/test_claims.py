@@ -22,7 +22,8 @@ from kdcore.recipe.data_models import DataSpec
 from kdcore.recipe.models import ParticipantSpec, Recipe
 
 PAIRS = {"pairs": [["a", "b"], ["c", "d"]]}
-REQUIRED = {"fsp": PAIRS, "reviewkd": PAIRS}
+LEVELS = {"teacher_taps": ["low", "high"], "student_taps": ["low", "high"]}
+REQUIRED = {"fsp": PAIRS, "reviewkd": PAIRS, "afd": LEVELS}
 """Loss → the options that it requires."""
 
 NO_SETTINGS = {

@@ -41,6 +41,7 @@ NO_MINIMUM = {
     "nkd": "always asks for more of the true class",
     "wsld": "a cross-entropy: not 0, though without a gradient",
     "ttm": "only the teacher is softened",
+    "afd": "compares each level with every other",
     "fitnet": "compares after a regressor",
     "vid": "compares after a regressor",
     "ab": "asks for activations beyond a margin",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdcore import Example
+from kdcore import Example, Progress
 from kdcore_losses.ab import ActivationBoundaries
 from kdcore_losses.connectors import ChannelNorm, convolution
 from kdcore_losses.factor_transfer import FactorTransfer
@@ -231,6 +231,23 @@ def test_a_paraphraser_learns_from_the_teacher_alone(ctx):
     after = torch.autograd.grad(loss(other), list(loss.paraphrasers.parameters()))
     assert any(gradient.any() for gradient in before)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_paraphraser_may_learn_in_epochs_of_its_own(ctx):
+    found = ctx(S, W)
+    together, staged = built(FactorTransfer(), found), built(FactorTransfer(paraphraser_epochs=2), found)
+    before, after = (staged(replace(found, progress=Progress(epoch=epoch))) for epoch in (1, 2))
+    assert (before + after).item() == pytest.approx(together(found).item(), rel=1e-9)
+
+    def learns(value, *, student, paraphraser):
+        weights = [*found.student.features.values(), *staged.translators.parameters()]
+        others = [*staged.paraphrasers.parameters(), *staged.decoders.parameters()]
+        for tensors, wanted in ((weights, student), (others, paraphraser)):
+            gradients = torch.autograd.grad(value, tensors, allow_unused=True, retain_graph=True)
+            assert all((gradient is not None) == wanted for gradient in gradients)
+
+    learns(before, student=False, paraphraser=True)
+    learns(after, student=True, paraphraser=False)
 
 
 def test_overhaul_by_loops_over_two_batches(ctx):
