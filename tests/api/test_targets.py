@@ -100,7 +100,7 @@ class TestLabels:
     def test_without_its_arrays_the_run_is_still_read(self, of_labels):
         compared = of_labels.folder / "recipe.yaml"
         assert kdcore.load_recipe(compared, files=False).name == "targets"
-        with pytest.raises(RecipeError, match="passed as an object in Python"):
+        with pytest.raises(RecipeError, match="an object that must be passed in Python"):
             list(evaluate_run(str(of_labels.folder)))
 
 
