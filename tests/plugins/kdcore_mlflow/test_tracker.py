@@ -194,7 +194,10 @@ def test_the_model_is_logged_with_signature_and_example_and_loads(tmp_path, uri,
     ("code", "reason"),
     [
         ("raise RuntimeError('no such layer')", "no such layer"),
-        (CODE.replace("return model_input * self.factor", "raise ValueError('too short')").replace("weights", "w"), "too short"),
+        (
+            CODE.replace("return model_input * self.factor", "raise ValueError('too short')").replace("weights", "w"),
+            "too short",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_said_and_holds_up_nothing(tmp_path, uri, client, code, reason):
