@@ -76,8 +76,8 @@ class Predictor(ABC):
         Args:
             recordings: One recording, or a list of them; or modality → recording or list.
             window: Length and hop in seconds; those of the training by default.
-            rate: Sampling rate of arrays in Hz, for all modalities or by name; by default that of the training recordings, if
-                they had one (see ``print(student)``).
+            rate: Sampling rate of arrays in Hz, for all modalities or by name; by default that of the modality, if it has
+                one (see ``print(student)``).
 
         Returns:
             For one recording, probabilities (windows, classes), with one row if there are no windows. For a batch of B,

@@ -24,6 +24,7 @@ class Guess:
         notes: Sentences about what was found and what is skipped.
         protocol: The section ``data.protocol``.
         window: Whether recordings are long and cut into windows.
+        length: Length of the windows in seconds.
         gaps: Whether recordings may be broken or lack signals.
     """
 
@@ -32,6 +33,7 @@ class Guess:
     notes: list[str] = field(default_factory=list)
     protocol: str = "cross-subject"
     window: bool = False
+    length: float = 2.0
     gaps: bool = False
 
     @property

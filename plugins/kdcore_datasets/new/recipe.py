@@ -9,15 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdcore import Builder, DataError, Dataset, KdcoreError, Sample, UsageError, load_recipe, options_model, plugin_manager
 from kdcore_datasets.new.archives import unpacked
 from kdcore_datasets.new.arrays import guess_arrays
 from kdcore_datasets.new.guess import FILL_IN, Guess, section
 from kdcore_datasets.new.published import guess_published
 from kdcore_datasets.new.sensor_files import guess_sensor_files
+from kdcore_datasets.sensor_csv.recordings import Stretch
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".rar", ".7z")
 """File name suffixes of archives."""
+
+LENGTHS = (2.0, 1.0, 0.5, 0.25)
+"""Lengths of windows in seconds, of which the longest that suits the recordings is chosen."""
 
 MOST = 100_000
 """Maximum number of files of a folder that are listed."""
@@ -131,8 +137,24 @@ def _found(guess: Guess) -> tuple[list[Sample], list[str]]:
     if not recorded:
         raise DataError("found no samples")
     for name in recorded:
-        dataset.read(next(each for each in samples if name in each.sources), name)
+        signal = dataset.read(next(each for each in samples if name in each.sources), name)
+        if guess.window and name == recorded[0]:
+            _fit_window(guess, [each.sources[name] for each in samples if name in each.sources], signal.rate)
     return samples, recorded
+
+
+def _fit_window(guess: Guess, sources: list[object], rate: float | None) -> None:
+    """Choose windows that nine in ten recordings are long enough for: recordings that are shorter would be dropped."""
+    rows = [each.last - each.first for each in sources if isinstance(each, Stretch)]
+    if not rows or not rate:
+        return
+    usual = float(np.quantile(rows, 0.1)) / rate
+    guess.length = next((length for length in LENGTHS if length <= usual), LENGTHS[-1])
+    if guess.length < LENGTHS[0]:
+        guess.notes.append(
+            f"windows of {guess.length:g} s: one in ten recordings is shorter than {usual:.2g} s, the median is "
+            f"{float(np.median(rows)) / rate:.2g} s long"
+        )
 
 
 def recipe_text(name: str, guess: Guess, modalities: list[str]) -> str:
@@ -147,7 +169,8 @@ def recipe_text(name: str, guess: Guess, modalities: list[str]) -> str:
     lines += ["data:", "  dataset:", *section(guess.dataset, guess.why, 4)]
     lines += [f"  protocol: {guess.protocol}  # see docs/data.md for others"]
     if guess.window:
-        lines += ["  window: {length: 2.0, hop: 1.0}  # seconds"]
+        seconds = f"{{length: {guess.length}, hop: {guess.length / 2}}}"
+        lines += [f"  window: {seconds}  # seconds; shorter recordings are dropped"]
     if guess.gaps:
         lines += ["  on_bad_sample: skip  # broken recordings are skipped and listed"]
     if len(modalities) > 1:

@@ -62,6 +62,21 @@ def test_a_file_with_a_semicolon_at_the_end_of_its_lines(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("seconds", "length"), [((2.5, 3), 2.0), ((0.6, 3), 0.5), ((1.2, 1.4), 1.0), ((0.1, 0.2), 0.25)])
+def test_windows_are_no_longer_than_most_recordings(tmp_path, capsys, seconds, length):
+    """Activities that alternate in a file for each subject, at 50 rows a second."""
+    for subject in ("ann", "ben"):
+        labels = np.repeat(["sit", "walk"] * 3, [round(50 * duration) for duration in seconds] * 3).tolist()
+        rows = [
+            [*x, 20 * n, label] for n, (x, label) in enumerate(zip(acceleration(len(labels)).tolist(), labels, strict=True))
+        ]
+        table(tmp_path / "raw" / f"day-{subject}.csv", rows, "ax,ay,az,timestamp,label")
+    target = tmp_path / "made.yaml"
+    new_recipe(tmp_path / "raw", target)
+    assert yaml.safe_load(target.read_text())["data"]["window"] == {"length": length, "hop": length / 2}
+    assert ("windows of" in capsys.readouterr().out) == (length < 2)
+
+
 def test_two_devices_in_files_of_their_own(tmp_path):
     for subject in ("01", "02"):
         for device in ("sp", "sw"):

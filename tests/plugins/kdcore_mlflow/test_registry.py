@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -32,6 +36,22 @@ def test_a_student_gets_a_version_and_an_alias(trained, students):
     assert list(found.columns) == ["wave", "punch", "sit down"]
     np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-6)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, -1, 3)
+
+
+def test_a_modality_without_a_rate_is_served_at_that_of_the_training_recordings(students, tmp_path):
+    from kdcore_mlflow.pyfunc_model import ServedStudent
+
+    folder = shutil.copytree(students / "a", tmp_path / "a")
+    described = json.loads((folder / "student.json").read_text())
+    described["modalities"][0]["rate"] = None
+    described["recorded"]["accelerometer"]["rate"] = 25.0
+    described["window"] = {"length": 0.8, "hop": None}
+    (folder / "student.json").write_text(json.dumps(described))
+    served = ServedStudent()
+    served.load_context(SimpleNamespace(artifacts={"student": str(folder)}))
+    x = np.random.default_rng(0).normal(size=(2, 40, 3)).astype(np.float32)
+    expected = [load_student(students / "a").predict([(each[:20], 25.0), (each[20:], 25.0)]).mean(0) for each in x]
+    np.testing.assert_allclose(served.predict(None, x).to_numpy(), expected, atol=1e-6)
 
 
 def test_what_is_not_there_is_said(trained):

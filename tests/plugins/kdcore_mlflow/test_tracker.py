@@ -190,17 +190,29 @@ def test_the_model_is_logged_with_signature_and_example_and_loads(tmp_path, uri,
     assert loaded.predict(3 * example) == pytest.approx(6 * example)
 
 
-def test_a_model_that_cannot_be_loaded_is_said_and_holds_up_nothing(tmp_path, uri, client, experiment):
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise RuntimeError('no such layer')", "no such layer"),
+        (
+            CODE.replace("return model_input * self.factor", "raise ValueError('too short')").replace("weights", "w"),
+            "too short",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_said_and_holds_up_nothing(tmp_path, uri, client, code, reason):
+    experiment = reason
     said = []
-    (tmp_path / "code.py").write_text("raise RuntimeError('no such layer')")
+    (tmp_path / "code.py").write_text(code)
     tracker = opened(tmp_path / "run", uri, experiment, said.append)
     tracker.start("root", "name")
-    record_model(tracker, "root", "student", {}, np.ones((1, 2)), tmp_path / "code.py", ["numpy"])
+    np.save(tmp_path / "w.npy", 1)
+    record_model(tracker, "root", "student", {"w": tmp_path / "w.npy"}, np.ones((1, 2)), tmp_path / "code.py", ["numpy"])
     tracker.metrics("root", {"after": 1.0}, step=0)
     tracker.commit()
     assert tracker.close(60)
     assert len(said) == 1
-    assert "no such layer" in said[0]
+    assert reason in said[0]
     assert history(client, tracker.tracker.run_ids()["root"], "after") == [(0, 1.0)]
 
 
