@@ -23,8 +23,9 @@ from kdcore.recipe.plan import make_plan
 from kdcore.runs.arms import trained_stages
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.preparation import make_folder
-from kdcore.runs.run import RunListener, dry_run, run
+from kdcore.runs.run import RunListener, dry_run, resume, run
 from kdcore.runs.session import RunSession
+from kdcore.training.checkpoint import Checkpoints
 
 SHORT = {
     "schedule": {"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}},
@@ -161,6 +162,21 @@ def test_being_asked_to_stop_after_training_is_not_forgotten(home, monkeypatch):
     with pytest.raises(StoppedError, match="after the run was finished"):
         run(home.write(**SHORT).recipe)
     assert json.loads((home.runs[0] / "progress.json").read_text())["complete"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_its_last_checkpoints_are_deleted_leaves_none(home, monkeypatch):
+    def killed(self):
+        raise TrainingError("killed here")
+
+    with monkeypatch.context() as patched, pytest.raises(TrainingError, match="killed here"):
+        patched.setattr(Checkpoints, "clear", killed)
+        run(home.write(**SHORT).recipe)
+    folder = home.runs[0]
+    assert list((folder / "checkpoints").rglob("*.safetensors"))
+    resume(folder.name)
+    assert json.loads((folder / "progress.json").read_text())["complete"]
+    assert not (folder / "checkpoints").exists()
 
 
 def test_a_dry_run_trains_and_keeps_nothing(home):
