@@ -12,7 +12,7 @@ from kdcore import Signal, load_predictor
 
 
 class ServedStudent(mlflow.pyfunc.PythonModel):
-    """Class probabilities for raw recordings (B, T, …) at the modality's rate, or else at that of the training recordings."""
+    """Class probabilities for raw recordings (B, T, …) at the modality's nominal rate."""
 
     def load_context(self, context) -> None:
         """Load the student, or the ensemble of students, logged with the model."""
@@ -23,8 +23,7 @@ class ServedStudent(mlflow.pyfunc.PythonModel):
     ) -> pd.DataFrame:
         """Return class probabilities, one row per recording. For long recordings, they are averaged over windows."""
         [modality] = self.student.reads.values()
-        recorded = self.student.description.get("recorded", {}).get(modality.name, {})
-        rate = modality.rate or recorded.get("rate") or 1.0
+        rate = modality.rate or 1.0
         clips = [{modality.name: Signal(each, rate)} for each in np.asarray(model_input)]
         return pd.DataFrame([self.student.predict(clip).mean(0) for clip in clips], columns=self.student.classes)
 

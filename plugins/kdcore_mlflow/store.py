@@ -192,17 +192,15 @@ def _save_model(place: Path, record: Record, folder: Path, run: str, model_id: s
     from mlflow.models import Model
 
     description = Model(run_id=run, model_id=model_id, model_uuid=model_id)
-    example = np.load(folder / record["input_example"])
     pyfunc.save_model(
         place,
         mlflow_model=description,
         python_model=folder / record["code"],
         artifacts={key: str(folder / path) for key, path in record["artifacts"].items()},
-        input_example=example,
+        input_example=np.load(folder / record["input_example"]),
         pip_requirements=record["pip_requirements"],
     )
-    if description.signature is None:  # MLflow only logs why
-        pyfunc.load_model(str(place)).predict(example)
+    if description.signature is None:
         raise ValueError("it returns nothing for the input example")
     _free_length(description)
     description.save(str(place / "MLmodel"))
