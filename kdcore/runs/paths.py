@@ -58,7 +58,7 @@ def runs_of(recipe: str) -> list[str]:
 def known_runs() -> list[str]:
     """Ids of all runs, oldest first."""
     folder = runs_folder()
-    names = [each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()] if folder.is_dir() else []
+    names = [each.name for each in folder.glob("[!.]*") if (each / "recipe.yaml").exists()] if folder.is_dir() else []
     return sorted(names, key=age_order)
 
 

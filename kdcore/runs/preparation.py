@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
 from kdcore.training.assembly import Assembly
-from kdcore.training.checkpoint import write_file
+from kdcore.training.checkpoint import sync_folder, write_file
 from kdcore.training.fabric import OneCpu, launch
 from kdcore.training.learner import Learner
 from kdcore.training.parameter_groups import LOSSES, unmatched
@@ -153,28 +154,45 @@ def _note_answerless(assembly: Assembly, checks: Preflight) -> None:
 def make_folder(
     plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool, extends: tuple[Path, Extension] | None = None
 ) -> Path:
-    """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
+    """A new run's folder, with its recipe in it and an empty state; the same in all processes.
+
+    The folder gets its name only when it is complete, so that every run that is listed can be resumed.
+    """
     folder = runs_folder() / fabric.broadcast(_claimed_id(plan) if fabric.is_global_zero else "")
     if fabric.is_global_zero:
-        _write_recipe(plan, folder)
-        state = RunState(folder, command=tuple(command), split=split, retrain=retrain)
-        if extends:
-            copy_states(extends[0], folder, plan)
-            state.extends = asdict(extends[1])
-        write_file(state.path, state.content())
+        unfinished = _unfinished(folder)
+        state = RunState(unfinished, command=tuple(command), split=split, retrain=retrain)
+        try:
+            _write_recipe(plan, unfinished)
+            if extends:
+                copy_states(extends[0], unfinished, plan)
+                state.extends = asdict(extends[1])
+            write_file(state.path, state.content())
+            unfinished.rename(folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
     fabric.barrier()
     return folder
 
 
 def _claimed_id(plan: Plan) -> str:
-    """The id of a new run, whose folder is made at once: two runs that begin in the same second must not share it."""
+    """The id of a new run, whose unfinished folder is created: two runs that begin in the same second must not share it."""
     while True:
         run_id = new_run_id(plan.recipe.name, plan.hash, datetime.now(UTC))
+        unfinished = _unfinished(runs_folder() / run_id)
         try:
-            (runs_folder() / run_id).mkdir(parents=True)
+            unfinished.mkdir(parents=True)
         except FileExistsError:
             continue
-        return run_id
+        if not unfinished.with_name(run_id).exists():
+            return run_id
+        unfinished.rmdir()  # another run has been given this id since
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.part")
 
 
 def _write_recipe(plan: Plan, folder: Path) -> None:

@@ -317,6 +317,7 @@ class RunSession:
         if report is None:
             self.listener.say("no report was written: the plugin 'report' is not in use")
         if not self.state.complete:
+            self.checkpoints.clear()  # again, in case the process that trained the last arm was killed before it did
             self.recorder.finish(summary, report)
         return Result(summary, self.context.folder, report, summary.tracking, self.tracker.run_ids())
 

@@ -40,8 +40,9 @@ def interrupted(home: Home, draw: random.Random, kills: int) -> int:
 
 
 def different(found: tuple[dict, dict], expected: tuple[dict, dict]) -> list[str]:
-    """Names of the files and tracked runs that are not the same."""
-    return [name for ours, theirs in zip(found, expected, strict=True) for name in theirs if ours.get(name) != theirs[name]]
+    """Names of the files and tracked runs that are not the same, missing or too many."""
+    names = [(ours, theirs, sorted({*ours, *theirs}, key=str)) for ours, theirs in zip(found, expected, strict=True)]
+    return [name for ours, theirs, each in names for name in each if ours.get(name) != theirs.get(name)]
 
 
 def main(kills: int, seed: int) -> None:
