@@ -183,11 +183,15 @@ def learned_from(assembly: Assembly, table: Table, participant: str) -> Iterator
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:
-    """Restore all trained participants of an arm, in evaluation mode. Random states are not changed.
+    """Return all trained participants of an arm, in evaluation mode. Random states are not changed.
+
+    They are constructed and loaded from the run's folder, unless `run` still has them in memory.
 
     Raises:
         CheckpointError: If weights are missing or do not match.
     """
+    if trained := run.trained.get((seed, arm)):
+        return trained.to(run.table.labels.device)
     before = random_state()
     try:
         distiller = run.assembly.distiller(run.table, seed, arm, run.table.labels.device)

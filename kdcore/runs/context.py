@@ -22,6 +22,7 @@ from kdcore.runs.journal import RunJournal
 from kdcore.runs.provenance import code_hashes, named_files
 from kdcore.runs.records import Facts, FinishedRun, installed_versions, recipe_of
 from kdcore.training.assembly import Assembly
+from kdcore.training.participants import Distiller
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class RunContext:
         versions: Plugin → version, of the plugins used.
         command: Command line that repeats the run.
         journal: Records metrics; None for a finished run, and in every process of a distributed run except the first.
+        trained: (seed, arm) → participants on the CPU, of the first seed's arms that this process trained;
+            `restore_participants` returns these instead of reading files.
     """
 
     recipe: Recipe
@@ -49,6 +52,7 @@ class RunContext:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = ()
     journal: RunJournal | None = None
+    trained: dict[tuple[int, str], Distiller] = field(default_factory=dict)
 
 
 UNWEIGHTED = "samples have weights: terms that read labels use them, metrics count every sample alike"

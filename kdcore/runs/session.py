@@ -56,7 +56,8 @@ def execute(session: RunSession) -> Result | None:
             engine.fit(session.plan.stages[arm], checkpoint)
             session.finish_arm(seed, arm, engine, time.monotonic() - began)
         result = session.conclude()
-    if result:  # timings are complete only now, because closing the tracker counts, too
+    if result:  # complete only now, because closing the tracker takes time and waits for the ids of its runs
+        result.run_ids = session.tracker.run_ids()
         facts = read_facts(result.folder)
         result.phases = in_order(facts.phases) if facts else {}
         result.traces = sorted((result.folder / "profile").glob("*.json"))
@@ -286,10 +287,20 @@ class RunSession:
         if self.recorder:
             with self.phases.during(CHECKPOINTS):
                 self.recorder.save_arm(distiller, seed, outcome)
+            self._keep(distiller, seed, arm)
             self.state.done.append((seed, arm))
             self.recorder.commit()
             self.checkpoints.clear()
         self.fabric.barrier()
+
+    def _keep(self, distiller: Distiller, seed: int, arm: str) -> None:
+        """Keep the participants of the first seed for the report, off the device and without gradients.
+
+        Not those that `torch.compile` or DDP has changed: plugins may register hooks on modules, and compute gradients.
+        """
+        if seed == self.recipe.seeds[0] and self.fabric.world_size == 1 and not self.recipe.engine.compile:
+            distiller.zero_grad()
+            self.context.trained[seed, arm] = distiller.cpu().eval()
 
     def _note_lengths(self, seed: int, arm: str, engine: Engine) -> list[str]:
         """Store each student's epochs and steps, and compare those of the baseline with the distilled arm; returns notes.
@@ -319,7 +330,7 @@ class RunSession:
         if not self.state.complete:
             self.checkpoints.clear()  # again, in case the process that trained the last arm was killed before it did
             self.recorder.finish(summary, report)
-        return Result(summary, self.context.folder, report, summary.tracking, self.tracker.run_ids())
+        return Result(summary, self.context.folder, report, summary.tracking)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         name = self.context.folder.name

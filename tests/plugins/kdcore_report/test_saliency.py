@@ -11,10 +11,12 @@ import torch
 
 import kdcore
 from kdcore import read_run, reopen, restore_participants
+from kdcore.training.assembly import Assembly
 from kdcore.training.engine import predict
 from kdcore.training.fabric import make_fabric
 from kdcore.training.randomness import random_state
 from kdcore_report.examples import gather_examples
+from kdcore_report.rewrite import rewrite_report
 from kdcore_report.saliency import Explainer
 
 pytestmark = pytest.mark.slow  # a whole run stands before it
@@ -48,17 +50,31 @@ def finished(tmp_path_factory, database, module_figures):
         patch.setenv("KDCORE_RUNS", str(home / "runs"))
         patch.setenv("KDCORE_CACHE", str(home / "cache"))
         threads = torch.get_num_threads()
+        arms = []
+        construct = Assembly.distiller
+        patch.setattr(Assembly, "distiller", lambda *args: arms.append(args[3]) or construct(*args))
         made = kdcore.run("sakdn", [*TINY, f"tracking.uri=sqlite:///{database}"])
         assert made
+        patch.setattr(Assembly, "distiller", construct)
         run = read_run(made.folder)
         context = reopen(run)
         torch.set_num_threads(threads)
     outcomes = {arm: found[3] for arm, found in run.outcomes.items()}
-    return SimpleNamespace(made=made, folder=made.folder, run=context, table=context.table, outcomes=outcomes)
+    return SimpleNamespace(made=made, folder=made.folder, run=context, table=context.table, outcomes=outcomes, arms=arms)
 
 
 def explainer(finished, hook):
     return Explainer(replace(finished.run, hook=hook), 3, finished.outcomes)
+
+
+def test_the_report_of_a_run_uses_its_networks_and_shows_what_a_later_report_shows(finished, tmp_path, module_figures):
+    assert finished.arms == ["distilled", "baseline"]  # constructed once each, for training
+    assert not finished.run.trained
+    rewrite_report(finished.folder, tmp_path / "report.html")
+    drawn = {path.name: path.read_bytes() for path in (finished.folder / "pictures").iterdir()}
+    again = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    assert any(name.endswith("-saliency.png") for name in drawn)
+    assert again == drawn
 
 
 @pytest.mark.parametrize("arm", ["distilled", "baseline"])
