@@ -127,7 +127,7 @@ def _several_seeds(differences: NDArray[np.float64], metric: Metric) -> Differen
     half = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread / count**0.5
     low, high, method = mean - half, mean + half, f"paired t over {count} seeds"
     if spread < 1e-12 and mean:
-        conclusive, verdict = False, "Every seed differs by the same amount, so there is no spread to judge by"
+        conclusive, verdict = False, "No conclusion"
     else:
         conclusive = low > 0 or high < 0
         helped = "Distillation helped" if (low > 0) == metric.higher_is_better else "Distillation hurt"
@@ -173,5 +173,7 @@ def _amount(mean: float, low: float, high: float, method: str, metric: Metric) -
     unit = "points" if metric.unit == "%" else metric.unit
     direction = "" if metric.higher_is_better else "; lower is better"
     of = f"{unit} of {metric.title}" if unit else f"of {metric.title}"
-    ends = f"{metric.signed(low)} to {metric.signed(high)}"
-    return f"{metric.signed(mean)} {of} (95 % interval {ends}, {method}{direction})"
+    interval = f"95 % interval {metric.signed(low)} to {metric.signed(high)}"
+    if high - low < 1e-12:  # without spread, the interval is a point: a certainty that equal differences do not give
+        interval = "no interval, all differences are equal"
+    return f"{metric.signed(mean)} {of} ({interval}, {method}{direction})"
