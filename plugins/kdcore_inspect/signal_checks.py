@@ -153,7 +153,7 @@ def _another(factor: float) -> bool:
 
 
 def _times(factor: float) -> str:
-    return f"{factor:.3g} times what" if factor >= 0.1 else f"1/{1 / factor:.3g} of what"
+    return f"{factor:.3g} times as much as" if factor >= 0.1 else f"1/{1 / factor:.3g} as much as"
 
 
 def _unit(modality: Modality, factor: float) -> str:

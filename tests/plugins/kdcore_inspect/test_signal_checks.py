@@ -71,7 +71,7 @@ def test_a_recording_is_interrupted_from_ten_samples_on(samples, interrupted):
         ),
         (WATCH, 9.80665, "a factor near 9.807 suggests m/s.2 against g"),
         (TURN, 57.3, "turn: subject 3 measures 57.* a factor near 57.3 suggests rad/s against deg/s"),
-        (WATCH, 30.0, "subject 3 measures 30.* times what the others$"),
+        (WATCH, 30.0, "subject 3 measures 30.* times as much as the others$"),
     ],
 )
 def test_a_subject_in_another_unit_is_named_with_the_unit(modality, factor, said):
