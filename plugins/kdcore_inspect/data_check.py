@@ -123,7 +123,10 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
     leaks = divided.leaks + leaks
     possible = [] if leaks else reading.audit.possible_leaks(usable)
     windowed = usable.without(reading.windowless)
-    of_target = class_warnings(windowed, dataset.classes) if dataset.target.is_classes else unknown_numbers(usable, dataset)
+    if dataset.target.is_classes:
+        of_target = class_warnings(windowed, dataset.classes, divided.splits)
+    else:
+        of_target = unknown_numbers(usable, dataset)
     measured = {modality: each for modality, each in reading.measured.items() if each}
     odd = []
     for modality, each in measured.items():
@@ -143,7 +146,7 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
         leaks=leaks,
         left_out=divided.left_out,
         dropped=DropReport((*divided.dropped, *reading.dropped)),
-        warnings=[*dataset.notes, *_lost_to_windows(usable, windowed, dataset), *of_target, *copies, *possible],
+        warnings=[*dataset.notes, *_lost_to_windows(usable, windowed), *of_target, *copies, *possible],
         odd=odd,
         lengths={modality: _spread([one.length for one in each]) for modality, each in measured.items()},
         durations={modality: _spread([one.duration for one in each]) for modality, each in measured.items()},
@@ -236,17 +239,12 @@ def _counts(splits: Splits, dataset: Dataset | None = None) -> dict[str, Counter
     return counts
 
 
-def _lost_to_windows(usable: Splits, windowed: Splits, dataset: Dataset) -> list[str]:
-    """Return warnings about classes without windows, and about windows longer than most recordings."""
+def _lost_to_windows(usable: Splits, windowed: Splits) -> list[str]:
+    """Return a warning if most recordings are shorter than a window."""
     before, after = (sum(map(len, splits.samples.values())) for splits in (usable, windowed))
-    sentences = []
-    if after < before / 2:
-        sentences.append(
-            f"{before - after} of {before} recordings are shorter than a window; choose a smaller data.window.length"
-        )
-    if lost := [name for name in _counts(usable, dataset) if name not in _counts(windowed, dataset)]:
-        sentences.append(f"classes of which every recording is shorter than a window: {', '.join(map(repr, sorted(lost)))}")
-    return sentences
+    if after >= before / 2:
+        return []
+    return [f"{before - after} of {before} recordings are shorter than a window; choose a smaller data.window.length"]
 
 
 def _target_numbers(samples: Iterable[Sample]) -> np.ndarray:

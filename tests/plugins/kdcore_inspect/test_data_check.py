@@ -62,15 +62,13 @@ def test_classes_without_windows_are_named(recordings):
         file = recordings / f"s{person}_stand.csv"
         file.write_text("\n".join(file.read_text().splitlines()[:11]))
     words = ["data.window={length: 1}"]
-    assert check(recordings / "watch.yaml", words).warnings == [
-        "classes of which every recording is shorter than a window: 'stand'"
-    ]
+    assert check(recordings / "watch.yaml", words).warnings == ["classes of which every recording is dropped: 'stand'"]
     words += ["data.dataset.classes=[walk, stand]"]
     file = recordings / "s1_walk.csv"
     file.write_text("\n".join(file.read_text().splitlines()[:11]))
     assert check(recordings / "watch.yaml", words).warnings == [
         "3 of 4 recordings are shorter than a window; choose a smaller data.window.length",
-        "classes of which every recording is shorter than a window: 'stand'",
+        "classes of which every recording is dropped: 'stand'",
         "classes tested without training samples: 'walk' (1 test samples)",
     ]
 
