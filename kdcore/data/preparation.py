@@ -103,7 +103,7 @@ def load_table(
     present = _present(pipelines, columns, joined, requirements.together)
     inputs = _inputs(pipelines, columns, joined, present, memory_limit, folder)
     warnings = [*copies, *label_notes, *dataset.notes, *odd, *left_out, *_absences(present, joined.by_split)]
-    warnings += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
+    warnings += class_warnings(join.used(joined), dataset.classes, splits) if dataset.target.is_classes else []
     report = DropReport(tuple(dropped))
     for warning in [*warnings, *report.lines()]:
         warn(warning)

@@ -251,11 +251,16 @@ def without_signals(sample: Sample, modalities: Collection[str]) -> Sample:
     return replace(sample, sources={name: source for name, source in sample.sources.items() if name not in modalities})
 
 
-def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
+def class_warnings(splits: Splits, classes: Sequence[str], found: Splits) -> list[str]:
     """Warnings about the distribution of classes over splits and subjects.
 
-    They concern classes that are tested but not trained, classes of a single subject (a network could recognise the subject
-    instead), and nearly equal class names, which are probably one class.
+    They concern classes that have no sample left, classes that are tested but not trained, classes of a single subject (a
+    network could recognise the subject instead), and nearly equal class names, which are probably one class.
+
+    Args:
+        splits: The samples that are used.
+        classes: Class names.
+        found: The samples before bad recordings, and those shorter than a window, were dropped.
     """
     counts = {split: Counter(sample.label for sample in members) for split, members in splits.samples.items()}
     untrained = [
@@ -268,7 +273,10 @@ def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
         if sample.label is not None:
             subjects.setdefault(sample.label, set()).add(sample.key.subject)
     single = [f"{classes[label]!r} ({min(names)})" for label, names in sorted(subjects.items()) if len(names) == 1]
+    before = {each.label for members in found.samples.values() for each in members if each.label is not None}
     warnings = []
+    if lost := sorted(before - subjects.keys()):
+        warnings.append(f"classes of which every recording is dropped: {', '.join(repr(classes[label]) for label in lost)}")
     if untrained:
         warnings.append(f"classes tested without training samples: {', '.join(untrained)}")
     if single and len(set().union(*subjects.values())) > 1:

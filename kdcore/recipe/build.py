@@ -141,7 +141,7 @@ class Builder:
             below = [each for name, each in encoder.named_parameters() if frozen == "*" or f"{name}.".startswith(f"{frozen}.")]
             for parameter in below:
                 parameter.requires_grad_(False)
-            if not below and not (frozen == "*" and getattr(encoder, "fixed", False)):
+            if not below and frozen != "*":  # a network without parameters, such as one in a file, is frozen anyway
                 what = f"the encoder {spec.encoder.name!r} has nothing to freeze at {frozen!r}"
                 problems.append(self.problem(f"{path}.freeze[{index}]", what, module_meant(frozen, encoder)))
         if problems:

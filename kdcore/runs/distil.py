@@ -134,6 +134,8 @@ def distil(
     _check_options(target, training, validation)
     if not isinstance(losses, list | tuple):
         raise UsageError(f"losses must be a list, not {type(losses).__name__}")
+    if isinstance(loader, tuple) and any(isinstance(each, torch.Tensor) for each in loader):
+        raise UsageError("loader is a single batch: pass a DataLoader or a list of batches, such as [(x, labels)]")
     networks = _networks(student, teachers)
     data = _Data(loader, partial(_unpacked, unpack, tuple(networks), target), target, validation, steps)
     with preserved_torch(), _teachers_frozen(networks):

@@ -14,6 +14,9 @@ from kdcore.runs.target_metrics import AnyEvaluation, resamples
 
 RESAMPLES = 10_000
 
+NO_SPREAD = 1e-12
+"""Width below which an interval is a point: without spread, equal differences would seem certain."""
+
 FEWEST_SUBJECTS = 5
 """Fewest test subjects for an interval over subjects."""
 
@@ -51,7 +54,9 @@ class Difference:
 
     @property
     def amount(self) -> str:
-        """The mean and the interval, in points of a hundred or in units."""
+        """The mean and the interval, if there is one, in points of a hundred or in units."""
+        if self.high - self.low < NO_SPREAD:
+            return self.metric.signed(self.mean)
         return f"{self.metric.signed(self.mean)} ({self.metric.signed(self.low)} to {self.metric.signed(self.high)})"
 
 
@@ -126,8 +131,8 @@ def _several_seeds(differences: NDArray[np.float64], metric: Metric) -> Differen
     count, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     half = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread / count**0.5
     low, high, method = mean - half, mean + half, f"paired t over {count} seeds"
-    if spread < 1e-12 and mean:
-        conclusive, verdict = False, "Every seed differs by the same amount, so there is no spread to judge by"
+    if spread < NO_SPREAD and mean:
+        conclusive, verdict = False, "No conclusion"
     else:
         conclusive = low > 0 or high < 0
         helped = "Distillation helped" if (low > 0) == metric.higher_is_better else "Distillation hurt"
@@ -173,5 +178,7 @@ def _amount(mean: float, low: float, high: float, method: str, metric: Metric) -
     unit = "points" if metric.unit == "%" else metric.unit
     direction = "" if metric.higher_is_better else "; lower is better"
     of = f"{unit} of {metric.title}" if unit else f"of {metric.title}"
-    ends = f"{metric.signed(low)} to {metric.signed(high)}"
-    return f"{metric.signed(mean)} {of} (95 % interval {ends}, {method}{direction})"
+    interval = f"95 % interval {metric.signed(low)} to {metric.signed(high)}"
+    if high - low < NO_SPREAD:
+        interval = "no interval, all differences are equal"
+    return f"{metric.signed(mean)} {of} ({interval}, {method}{direction})"

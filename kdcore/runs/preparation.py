@@ -123,8 +123,9 @@ def _note_terms(assembly: Assembly, distiller: Distiller, checks: Preflight) -> 
     for check in checks.terms:
         term = distiller.describe_term(check.learner, check.term)
         if check.idle and check.samples:
-            names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
-            assembly.note(f"{term}: no gradient reaches the loss's parameters {names} on the first batch")
+            names = ", ".join(map(repr, check.idle[:3])) + (" …" if len(check.idle) > 3 else "")
+            why = "which is expected only if a ramp starts at 0 or the loss starts at its minimum"
+            assembly.note(f"{term}: no gradient reaches the loss's parameters {names} on the first batch, {why}")
         if check.satisfied:
             assembly.note(f"{term}: its value and its gradient are 0 on the first batches")
         if check.unsaved:

@@ -105,7 +105,8 @@ class Result:
         return load_student(student_folder(self.folder, seed, name), trust_code=True)  # code of the recipe that was just run
 
     def __repr__(self) -> str:
-        return f"Result({self.summary.name!r}: {self.summary.answer} folder={str(self.folder)!r})"
+        answer = f" {self.summary.answer}" if self.summary.answer else ""
+        return f"Result({self.summary.name!r}:{answer} folder={str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
         """The table, and whether distillation helped, as a notebook shows them."""

@@ -122,7 +122,11 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
     leaks, copies = reading.audit.leaks(usable)
     leaks = divided.leaks + leaks
     possible = [] if leaks else reading.audit.possible_leaks(usable)
-    of_target = class_warnings(usable, dataset.classes) if dataset.target.is_classes else unknown_numbers(usable, dataset)
+    windowed = usable.without(reading.windowless)
+    if dataset.target.is_classes:
+        of_target = class_warnings(windowed, dataset.classes, divided.splits)
+    else:
+        of_target = unknown_numbers(usable, dataset)
     measured = {modality: each for modality, each in reading.measured.items() if each}
     odd = []
     for modality, each in measured.items():
@@ -142,7 +146,7 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
         leaks=leaks,
         left_out=divided.left_out,
         dropped=DropReport((*divided.dropped, *reading.dropped)),
-        warnings=[*dataset.notes, *of_target, *copies, *possible],
+        warnings=[*dataset.notes, *_lost_to_windows(usable, windowed), *of_target, *copies, *possible],
         odd=odd,
         lengths={modality: _spread([one.length for one in each]) for modality, each in measured.items()},
         durations={modality: _spread([one.duration for one in each]) for modality, each in measured.items()},
@@ -167,6 +171,7 @@ class _Reading:
         self.dropped: list[Dropped] = []
         self.windows: Counter[str] | None = Counter() if self.window else None
         self.short: list[str] = []
+        self.windowless: set[SampleKey] = set()
 
     def read(self, split: str, sample: Sample) -> None:
         """Read and check one sample.
@@ -209,6 +214,7 @@ class _Reading:
         if not count:
             duration = f"{min(signal.duration for signal in signals):.2f} s"
             self.short.append(f"{sample.key}: {duration}")
+            self.windowless.add(sample.key)
             self.dropped.append(Dropped.of(sample.key, Dropped.SHORT, duration, split))
 
 
@@ -231,6 +237,14 @@ def _counts(splits: Splits, dataset: Dataset | None = None) -> dict[str, Counter
             for name in names_of(sample, dataset) if dataset else [sample.key.subject]:
                 counts.setdefault(name, Counter())[split] += 1
     return counts
+
+
+def _lost_to_windows(usable: Splits, windowed: Splits) -> list[str]:
+    """Return a warning if most recordings are shorter than a window."""
+    before, after = (sum(map(len, splits.samples.values())) for splits in (usable, windowed))
+    if after >= before / 2:
+        return []
+    return [f"{before - after} of {before} recordings are shorter than a window; choose a smaller data.window.length"]
 
 
 def _target_numbers(samples: Iterable[Sample]) -> np.ndarray:

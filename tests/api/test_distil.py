@@ -222,6 +222,7 @@ LOADER = [(torch.zeros(4, 6), torch.zeros(4, dtype=torch.long))]
         ({"losses": ["dist"], "device": "gpuu"}, UsageError, "is not a device"),
         ({"losses": ["dist"], "loader": []}, DataError, "yields no batches"),
         ({"losses": ["dist"], "loader": iter(LOADER)}, UsageError, "not an iterator"),
+        ({"losses": ["dist"], "loader": LOADER[0]}, UsageError, r"loader is a single batch: .*\[\(x, labels\)\]"),
         ({"losses": ["dist"], "loader": [(1, 2, 3, 4)]}, DataError, "not 4 things"),
         ({"losses": ["dist"], "loader": [(torch.zeros(4, 6), torch.zeros(3))]}, DataError, "differ in length"),
         ({"losses": ["dist"], "loader": [{"x": torch.zeros(4, 6), "lables": 1}]}, DataError, "the key 'lables'"),
@@ -247,6 +248,18 @@ def test_a_student_that_is_its_own_teacher_is_refused(given):
     student, _, samples = given
     with pytest.raises(UsageError, match="shares parameters with the student"):
         kdcore.distil(student, student, DataLoader(samples, 8), ["dist"], device="cpu")
+
+
+def test_a_teacher_may_have_no_parameters(given):
+    """Such as a module that asks another runtime."""
+
+    class Ruled(nn.Module):
+        def forward(self, x):
+            return 5 * x[:, :3]
+
+    student, _, samples = given
+    found = kdcore.distil(student, Ruled(), DataLoader(samples, 8), ["soft-target"], epochs=30, device="cpu")
+    assert found.history["soft-target"].iloc[-1] < found.history["soft-target"].iloc[0]
 
 
 def test_a_term_without_a_gradient_is_refused(given):

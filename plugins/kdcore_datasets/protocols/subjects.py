@@ -10,7 +10,7 @@ from typing import Annotated
 
 from annotated_types import Gt, Lt
 
-from kdcore import Protocol, Sample, Splits
+from kdcore import DataError, Protocol, Sample, Splits
 from kdcore_datasets.protocols.partition import (
     Value,
     both_sides,
@@ -30,6 +30,11 @@ Share = Annotated[float, Gt(0), Lt(1)]
 def _split_subjects(samples: Sequence[Sample], splits: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Splits:
     """Return splits of these subjects, with a validation split from the training subjects."""
     existing = values_of(samples, "subject")
+    if len(existing) == 1:
+        raise DataError(
+            f"all samples are of one subject, {existing[0]}, so none is left to test on: "
+            "give the subject of each sample, or use a protocol that divides trials or sessions"
+        )
     refuse_overlap("subject", splits)
     held = held_out(validation, splits["train"], existing, "subject")
     train = [each for each in splits["train"] if each not in held]

@@ -148,13 +148,17 @@ def test_a_subject_under_two_names_on_both_sides_is_a_leak():
 
 def test_classes_that_make_a_result_doubtful():
     train = [sample("1"), sample("2"), sample("1", label=1)]
-    found = class_warnings(split(train, [sample("3"), sample("3", label=2)]), ["walk", "Walk", "run"])
+    splits = split(train, [sample("3"), sample("3", label=2)])
+    found = class_warnings(splits, ["walk", "Walk", "run"], splits)
     assert found == [
         "classes tested without training samples: 'run' (1 test samples)",
         "classes performed by a single subject: 'Walk' (1), 'run' (3)",
         "classes with nearly the same name: 'walk', 'Walk'",
     ]
-    assert class_warnings(split([sample("1"), sample("2")], [sample("3")]), ["walk", "run"]) == []
+    splits = split([sample("1"), sample("2")], [sample("3")])
+    assert class_warnings(splits, ["walk", "run"], splits) == []
+    before = split([sample("1"), sample("2"), sample("2", label=1)], [sample("3")])
+    assert class_warnings(splits, ["walk", "run", "sit"], before) == ["classes of which every recording is dropped: 'run'"]
 
 
 class Alternate(Protocol):

@@ -119,6 +119,18 @@ def test_seeds_that_all_differ_alike_prove_nothing():
     found = paired_difference([answers(labels, [0] * 8 + [1] * 2, 2)] * 3, [answers(labels, [0] * 7 + [1] * 3, 2)] * 3)
     assert found.mean == pytest.approx(0.1)
     assert not found.conclusive
+    assert found.sentence == (
+        "No conclusion: +10.0 points of accuracy (no interval, all differences are equal, paired t over 3 seeds)."
+    )
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_difference_at_all_is_not_known_to_be_zero(seeds):
+    """An interval from 0 to 0 would say that the true difference is exactly 0."""
+    evaluations = [answers(np.zeros(10, int), [0] * 8 + [1] * 2, 2)] * seeds
+    found = paired_difference(evaluations, evaluations)
+    assert "+0.0 points of accuracy (no interval, all differences are equal, paired" in found.sentence
+    assert not found.conclusive
 
 
 def test_one_seed_bootstraps_the_test_samples_and_says_so():

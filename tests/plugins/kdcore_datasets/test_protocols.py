@@ -188,6 +188,8 @@ def test_a_field_that_is_not_stated():
         CrossView().split(samples)
     with pytest.raises(DataError, match="no samples to split"):
         CrossSubject().split([])
+    with pytest.raises(DataError, match=r"all samples are of one subject, 1, .* give the subject of each sample"):
+        CrossSubject().split(samples)
 
 
 keys = st.builds(

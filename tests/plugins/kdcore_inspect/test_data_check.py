@@ -56,6 +56,23 @@ def test_windows_are_counted_and_recordings_too_short_for_one_are_named(recordin
     assert found.short[0].endswith(": 2.05 s")
 
 
+def test_classes_without_windows_are_named(recordings):
+    """The standing recording of each person is cut to half a second."""
+    for person in (1, 2):
+        file = recordings / f"s{person}_stand.csv"
+        file.write_text("\n".join(file.read_text().splitlines()[:11]))
+    words = ["data.window={length: 1}"]
+    assert check(recordings / "watch.yaml", words).warnings == ["classes of which every recording is dropped: 'stand'"]
+    words += ["data.dataset.classes=[walk, stand]"]
+    file = recordings / "s1_walk.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:11]))
+    assert check(recordings / "watch.yaml", words).warnings == [
+        "3 of 4 recordings are shorter than a window; choose a smaller data.window.length",
+        "classes of which every recording is dropped: 'stand'",
+        "classes tested without training samples: 'walk' (1 test samples)",
+    ]
+
+
 def test_shares_left_out_are_those_of_a_run(recordings):
     """As many signals as a run leaves out, the same samples dropped, and the test split whole."""
     words = ["data.missing_shares={accelerometer-watch: 0.5}", "data.missing=mask"]
