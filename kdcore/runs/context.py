@@ -52,7 +52,7 @@ class RunContext:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = ()
     journal: RunJournal | None = None
-    trained: dict[tuple[int, str], Distiller] = field(default_factory=dict)
+    trained: dict[tuple[int, str], Distiller] = field(default_factory=dict, repr=False)
 
 
 UNWEIGHTED = "samples have weights: terms that read labels use them, metrics count every sample alike"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from runs import Home, encoder, tiny_recipe, tracked
 
-from kdcore import Tracker, hookimpl
+from kdcore import hookimpl
 from kdcore.deploy.saved_student import load_student
 from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
@@ -146,35 +146,6 @@ def test_plugins_are_told_in_order(home, monkeypatch):
     assert saved["schedule"]["student"]["epochs"] == 1
     assert json.loads((result.folder / "progress.json").read_text())["complete"]
     assert not (result.folder / "checkpoints").exists()
-
-
-class SlowTracker(Tracker):
-    """Knows the service's ids only after it was closed, as when the service is slow."""
-
-    closed = False
-
-    def close(self, timeout=30):
-        self.closed = True
-        return True
-
-    def run_ids(self):
-        return {"root": "17"} if self.closed else {}
-
-
-class Tracks:
-    """A plugin with a tracker of its own."""
-
-    @hookimpl(tryfirst=True)
-    def open_tracker(self):
-        return SlowTracker()
-
-
-@pytest.mark.slow
-def test_a_result_has_the_ids_that_the_tracker_knows_after_it_was_closed(home, monkeypatch):
-    plugins = PluginManager()
-    plugins.register("tracks", Tracks())
-    monkeypatch.setattr("kdcore.runs.run.plugin_manager", lambda: plugins)
-    assert run(home.write(**SHORT).recipe).run_ids == {"root": "17"}
 
 
 class StopsLate:
