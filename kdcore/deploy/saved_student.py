@@ -104,7 +104,8 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     weights = {name: each.detach().cpu().contiguous() for name, each in Model(pipeline.whole(), encoder).state_dict().items()}
     modalities = [asdict(branch.modality) for branch in pipeline.branches]
     content = {"format": FORMAT, "kdcore": __version__, "modalities": modalities, "input": asdict(pipeline.spec), **description}
-    agreed = json.dumps({key: content[key] for key in ("kdcore", *AGREED) if key in content}, default=list)
+    about = ("kdcore", *AGREED, "trained_on")  # the last one for runs that are given this file alone as `weights`
+    agreed = json.dumps({key: content[key] for key in about if key in content}, default=list)
     metadata = {METADATA: agreed}  # a single key: safetensors writes several in any order, and equal students are equal files
     write_file(folder / WEIGHTS, save_tensors({name: each.clone() for name, each in weights.items()}, metadata))
     write_file(folder / DESCRIPTION, json.dumps(content, indent=1, default=str).encode())

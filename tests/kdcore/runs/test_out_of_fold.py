@@ -117,7 +117,9 @@ SPLITS = pytest.mark.parametrize(
 
 
 @SPLITS
-@pytest.mark.parametrize("file", ["teachers/seed-0/skeleton.safetensors", "students/seed-0/student"])
+@pytest.mark.parametrize(
+    "file", ["teachers/seed-0/skeleton.safetensors", "students/seed-0/student", "students/seed-0/student/weights.safetensors"]
+)
 def test_a_run_whose_test_samples_pretrained_weights_were_trained_on_says_so(folds, protocol, seen, file):
     home, runs, _ = folds
     participant = "student" if "student" in file else "teachers.skeleton"
