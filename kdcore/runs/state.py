@@ -69,15 +69,15 @@ class RunState:
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
-        """Read the state of the run in `folder`; a new one if there is no file.
+        """Read the state of the run in `folder`.
 
         Raises:
-            CheckpointError: If it is damaged.
+            CheckpointError: If it is missing or damaged.
         """
         path = folder / "progress.json"
-        if not path.exists():
-            return cls(folder)
         advice = f"restore the file, or start again: kdcore run {folder / 'recipe.yaml'}"
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing; {advice}")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:

@@ -146,20 +146,24 @@ def follow_plateaus(
     learners, fused = context.by_name, context.step.networks.fused
     for names in groups:
         for name in [*names, FUSION] if FUSION in learners and set(names) <= set(fused) else names:
-            if isinstance(scheduler := learners[name].scheduler, ReduceLROnPlateau):
-                scheduler.step(_monitored(context, name, names, scores, means))
+            scheduler = learners[name].scheduler
+            if (
+                isinstance(scheduler, ReduceLROnPlateau)
+                and (value := _monitored(context, name, names, scores, means)) is not None
+            ):
+                scheduler.step(value)
 
 
 def _monitored(
     context: StageContext, name: str, group: Sequence[str], scores: Mapping[str, Scores], means: Mapping[str, float]
-) -> float:
+) -> float | None:
+    """The value that a scheduler follows; None for a training loss if a weighted term had no samples in the epoch."""
     monitor = context.training(name).learning_rate.monitor
     if monitor == "training-loss":
         terms = [term for term in context.step.terms if term.learner in group]
-        progress = context.step.progress
-        return sum(means.get(f"{t.learner}/{t.spec.id}", 0.0) * progress[t.learner].at(t.spec.weight) for t in terms) / len(
-            group
-        )
+        weights = {f"{term.learner}/{term.spec.id}": context.step.progress[term.learner].at(term.spec.weight) for term in terms}
+        known = all(term in means for term, weight in weights.items() if weight)
+        return sum(means[term] * weight for term, weight in weights.items() if weight) / len(group) if known else None
     score = Scores.mean([scores[each] for each in group])
     return score.value if monitor == "validation-accuracy" else score.loss
 

@@ -106,7 +106,7 @@ def interrupted_run(recipe: Recipe, split: Split, now: Provenance, say: Callable
     """Return the folder of an interrupted run of this recipe that can be resumed, or None."""
     home = runs_folder()
     for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
-        if not (folder / "recipe.yaml").exists():
+        if not all((folder / name).exists() for name in ("recipe.yaml", "progress.json")):
             continue
         state = RunState.read(folder)
         if state.complete or state.split != split or not _is_of(folder, recipe):

@@ -89,3 +89,8 @@ def test_the_holder_of_a_run_is_named_and_a_dead_one_holds_nothing(tmp_path):
     with locked(tmp_path):
         assert json.loads((tmp_path / "run.lock.json").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "run.lock.json").exists()
+
+
+def test_a_missing_state_is_not_that_of_a_new_run(tmp_path):
+    with pytest.raises(CheckpointError, match=r"progress\.json is missing; restore the file, or start again: kdcore run "):
+        RunState.read(tmp_path)
