@@ -11,6 +11,7 @@ from runs import Home
 from sensor_recordings import sensor_sections, write_recordings
 
 from kdcore import KdcoreError, Provenance, RunListener, load_recipe
+from kdcore.runs.state import RunState
 from kdcore_compare import ensure_runs as module
 from kdcore_compare import selection
 from kdcore_compare.ensure_runs import ensure_runs, interrupted_run, missing_seeds, reusable_runs
@@ -82,6 +83,9 @@ def test_an_interrupted_run_is_resumed_only_if_nothing_has_changed(tmp_path, rec
     folder = finished(tmp_path, recipe, f"20260101-000000-quickstart-{recipe.hash[:6]}", **UNCHANGED)
     (folder / "recipe.yaml").write_text(recipe.to_yaml())
     said = []
+    assert interrupted_run(recipe, "test", NOW, said.append) is None, "nothing says how far the run got"
+    state = RunState(folder)
+    state.path.write_bytes(state.content())
     assert interrupted_run(recipe, "test", NOW, said.append) == folder
     facts = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**facts, "fingerprint": "xyz"}))
