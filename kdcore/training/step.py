@@ -210,7 +210,8 @@ class StageStep(nn.Module):
 
     def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
         """True if a batch has no sample for a term. MGDA would take its gradient of 0 for a stationary point."""
-        mixed = self._mixing is not None and self._partly_labelled and term.loss.needs.labelled
+        may_lack_labels = self._partly_labelled or term.classes is not None  # samples of other classes count as unlabelled
+        mixed = self._mixing is not None and may_lack_labels and term.loss.needs.labelled
         labels = context.batch.labels if mixed else None
         return not len(context.batch) or (labels is not None and not bool(known(labels).any()))
 

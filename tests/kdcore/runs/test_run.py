@@ -22,12 +22,9 @@ from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import make_plan
 from kdcore.runs.arms import trained_stages
 from kdcore.runs.outcome import read_outcome
-from kdcore.runs.paths import known_runs
 from kdcore.runs.preparation import make_folder
-from kdcore.runs.run import RunListener, dry_run, resume, run
+from kdcore.runs.run import RunListener, dry_run, run
 from kdcore.runs.session import RunSession
-from kdcore.runs.state import RunState
-from kdcore.training.checkpoint import Checkpoints, write_file
 
 SHORT = {
     "schedule": {"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}},
@@ -164,46 +161,6 @@ def test_being_asked_to_stop_after_training_is_not_forgotten(home, monkeypatch):
     with pytest.raises(StoppedError, match="after the run was finished"):
         run(home.write(**SHORT).recipe)
     assert json.loads((home.runs[0] / "progress.json").read_text())["complete"]
-
-
-def test_a_run_is_listed_once_its_folder_is_complete(home, monkeypatch):
-    """A run that is killed earlier would be resumed without its split and command, or not at all."""
-    listed, wrong = [], True
-
-    def write(path, content):
-        listed.append(known_runs())
-        write_file(path, content)
-        if path.name == "progress.json" and wrong:
-            raise TrainingError("the disk is full")
-
-    monkeypatch.setattr("kdcore.runs.preparation.write_file", write)
-    plugins = plugin_manager()
-    plan = make_plan(load_recipe(home.write(**SHORT).recipe, (), plugins))
-    fabric, before = RunSession(plan, plugins, None).fabric, known_runs()
-    with pytest.raises(TrainingError, match="the disk is full"):
-        make_folder(plan, fabric, (), "validation", False)
-    assert sorted(os.listdir(home.folder / "runs")) == sorted(before)
-    wrong = False
-    folder = make_folder(plan, fabric, (), "validation", False)
-    assert listed == [before] * 4
-    assert sorted(known_runs()) == sorted([*before, folder.name])
-    assert RunState.read(folder).split == "validation"
-
-
-@pytest.mark.slow
-def test_a_run_killed_before_its_last_checkpoints_are_deleted_leaves_none(home, monkeypatch):
-    def killed(self):
-        raise TrainingError("killed here")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "clear", killed)
-        with pytest.raises(TrainingError, match="killed here"):
-            run(home.write(**SHORT).recipe)
-    folder = home.runs[0]
-    assert list((folder / "checkpoints").rglob("*.safetensors"))
-    resume(folder.name)
-    assert json.loads((folder / "progress.json").read_text())["complete"]
-    assert not (folder / "checkpoints").exists()
 
 
 def test_a_dry_run_trains_and_keeps_nothing(home):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import learning
 import numpy as np
@@ -15,7 +16,7 @@ from learning import Imitate, Labels, distiller, students, teachers
 from lightning_fabric import Fabric
 from torch.nn import functional as F
 
-from kdcore import DataError, RecipeError, load_recipe
+from kdcore import Batch, DataError, Needs, RecipeError, load_recipe
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
 from kdcore.recipe.data_models import MixSpec
@@ -214,3 +215,20 @@ def test_whole_numbers_are_not_mixed():
 def test_what_cannot_be_mixed_is_refused_at_validation(changes, said):
     with pytest.raises(RecipeError, match=said):
         load_recipe("quickstart", changes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "partly", "classes", "empty"),
+    [
+        ([-1, -1], True, None, True),
+        ([-1, 2], True, None, False),
+        ([-1, -1], False, torch.tensor([0, 1]), True),  # of classes that the term's networks do not know
+        ([0, -1], False, torch.tensor([0, 1]), False),
+        ([0, 1], False, None, False),
+    ],
+)
+def test_a_mixed_batch_without_a_known_label_is_empty_for_a_labelled_term(labels, partly, classes, empty):
+    step = SimpleNamespace(_mixing=object(), _partly_labelled=partly)
+    term = SimpleNamespace(classes=classes, loss=SimpleNamespace(needs=Needs(labels=True)))
+    context = SimpleNamespace(batch=Batch(torch.arange(2), {}, torch.tensor(labels), ()))
+    assert StageStep._is_empty(step, term, context) is empty
