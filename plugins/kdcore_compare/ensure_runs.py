@@ -105,7 +105,7 @@ def _candidates(recipe: Recipe, split: Split) -> list[FinishedRun]:
 def interrupted_run(recipe: Recipe, split: Split, now: Provenance, say: Callable[[str], None] = print) -> Path | None:
     """Return the folder of an interrupted run of this recipe that can be resumed, or None."""
     home = runs_folder()
-    for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
+    for folder in sorted(home.glob(f"[!.]*-{recipe.hash[:6]}*")) if home.is_dir() else ():
         if not all((folder / name).exists() for name in ("recipe.yaml", "progress.json")):
             continue
         state = RunState.read(folder)

@@ -86,6 +86,9 @@ def test_an_interrupted_run_is_resumed_only_if_nothing_has_changed(tmp_path, rec
     assert interrupted_run(recipe, "test", NOW, said.append) is None, "nothing says how far the run got"
     state = RunState(folder)
     state.path.write_bytes(state.content())
+    unfinished = folder.rename(folder.with_name(f".{folder.name}.part"))
+    assert interrupted_run(recipe, "test", NOW, said.append) is None, "a folder that is not complete is no run"
+    unfinished.rename(folder)
     assert interrupted_run(recipe, "test", NOW, said.append) == folder
     facts = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**facts, "fingerprint": "xyz"}))
