@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +13,12 @@ import torch
 from kdcore.contracts.training import Training
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
-from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.models import EngineSpec
 from kdcore.recipe.plan import DISTILLED, Plan
 from kdcore.recipe.schedule_checks import place_in_schedule
-from kdcore.recipe.yaml import dump
-from kdcore.runs.extension import Extension, copy_states
-from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
-from kdcore.runs.state import RunState
 from kdcore.training.assembly import Assembly
-from kdcore.training.checkpoint import sync_folder, write_file
 from kdcore.training.fabric import OneCpu, launch
 from kdcore.training.learner import Learner
 from kdcore.training.parameter_groups import LOSSES, unmatched
@@ -150,60 +142,6 @@ def _note_answerless(assembly: Assembly, checks: Preflight) -> None:
                 problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.{key}", why))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
-
-
-def make_folder(
-    plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool, extends: tuple[Path, Extension] | None = None
-) -> Path:
-    """A new run's folder, with its recipe in it and an empty state; the same in all processes.
-
-    The folder gets its name only when it is complete, so that every run that is listed can be resumed.
-    """
-    folder = runs_folder() / fabric.broadcast(_claimed_id(plan) if fabric.is_global_zero else "")
-    if fabric.is_global_zero:
-        unfinished = _unfinished(folder)
-        state = RunState(unfinished, command=tuple(command), split=split, retrain=retrain)
-        try:
-            _write_recipe(plan, unfinished)
-            if extends:
-                copy_states(extends[0], unfinished, plan)
-                state.extends = asdict(extends[1])
-            write_file(state.path, state.content())
-            unfinished.rename(folder)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        sync_folder(folder.parent)
-    fabric.barrier()
-    return folder
-
-
-def _claimed_id(plan: Plan) -> str:
-    """The id of a new run, whose unfinished folder is created: two runs that begin in the same second must not share it."""
-    while True:
-        run_id = new_run_id(plan.recipe.name, plan.hash, datetime.now(UTC))
-        unfinished = _unfinished(runs_folder() / run_id)
-        try:
-            unfinished.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        if not unfinished.with_name(run_id).exists():
-            return run_id
-        unfinished.rmdir()  # another run has been given this id since
-
-
-def _unfinished(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.part")
-
-
-def _write_recipe(plan: Plan, folder: Path) -> None:
-    """The recipe in full, with copies of those plugins that are files, so that the folder says all that was run."""
-    tree = {**plan.filled, "plugins": list(plan.filled["plugins"])}
-    for index, name in enumerate(tree["plugins"]):
-        if is_file(name):
-            tree["plugins"][index] = copy = f"plugins/{Path(name).name}"
-            write_file(folder / copy, Path(name).read_bytes())
-    write_file(folder / "recipe.yaml", dump(tree).encode())
 
 
 def _set_torch(engine: EngineSpec) -> None:

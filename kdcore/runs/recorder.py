@@ -132,7 +132,7 @@ class RunRecorder:
         """Commit everything recorded so far: write the state, then commit the journal up to the same position."""
         self.record_phases()
         self.state.journal = self.journal.flush()
-        write_file(self.state.path, self.state.content())
+        self.state.write(self.run.folder)
         self.journal.commit()
 
     def record_phases(self) -> None:

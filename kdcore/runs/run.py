@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +60,8 @@ def run(
     """
     phases, plugins = Phases(profile, began), plugin_manager()
     plan, listener = make_plan(load_recipe(source, overrides, plugins, data)), listener_for(callbacks, progress)
-    return execute(RunSession(plan, plugins, listener, command, None, split, retrain, phases=phases))
+    state = RunState(command=tuple(command), split=split, retrain=retrain)
+    return execute(RunSession(plan, plugins, listener, state, phases=phases))
 
 
 def resume(
@@ -93,10 +95,10 @@ def resume(
     plan, listener = make_plan(recipe_of(folder, plugins, data, files=True)), listener_for(callbacks, progress)
     if overrides:
         longer = make_plan(load_recipe(folder / "recipe.yaml", overrides, plugins, data))
-        extends, command = (folder, extension(folder, plan, longer)), ["kdcore", "resume", folder.name, *overrides]
-        split = RunState.read(folder).split
-        return execute(RunSession(longer, plugins, listener, command, None, split, extends=extends, phases=phases))
-    return execute(RunSession(plan, plugins, listener, folder=folder, phases=phases))
+        extends, command = asdict(extension(folder, plan, longer)), ("kdcore", "resume", folder.name, *overrides)
+        state = RunState(command=command, split=RunState.read(folder).split, extends=extends)
+        return execute(RunSession(longer, plugins, listener, state, extended=folder, phases=phases))
+    return execute(RunSession(plan, plugins, listener, RunState.read(folder), folder, phases=phases))
 
 
 def dry_run(
@@ -114,7 +116,7 @@ def dry_run(
     plugins = plugin_manager()
     with preserved_torch(), exits_attributed(plugins):
         plan = make_plan(load_recipe(source, overrides, plugins, data))
-        session = RunSession(plan, plugins, listener_for(callbacks, False), split=split)
+        session = RunSession(plan, plugins, listener_for(callbacks, False), RunState(split=split))
         prepared = session.prepare()
     if not session.is_first:
         return None

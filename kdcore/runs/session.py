@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +21,15 @@ from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
 from kdcore.runs.arms import compare_lengths, evaluate_arm, settings_of, trained_stages
 from kdcore.runs.callbacks import Callbacks, PluginHooks, RunListener
 from kdcore.runs.context import RunContext
-from kdcore.runs.extension import Extension, final_state, starting_point
+from kdcore.runs.extension import final_state, starting_point
 from kdcore.runs.interrupts import Interrupts
 from kdcore.runs.journal import RunJournal, Status
 from kdcore.runs.lock import locked
-from kdcore.runs.preparation import Prepared, make_folder, prepare
+from kdcore.runs.preparation import Prepared, prepare
 from kdcore.runs.recorder import RunRecorder
 from kdcore.runs.records import read_facts, read_run
 from kdcore.runs.result import Result
+from kdcore.runs.run_folder import make_folder
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
 from kdcore.runs.summary import summarise
 from kdcore.training.checkpoint import Checkpoints
@@ -71,11 +72,9 @@ class RunSession:
         plan: The validated plan of the run.
         plugins: The loaded plugins.
         listener: Callbacks of the run.
-        command: Command line that repeats the run.
+        state: Arguments and progress of the run.
         folder: Folder of the run to resume; None for a new run.
-        split: Split to evaluate a new run on.
-        retrain: Whether a new run trains teachers even if other runs have trained them.
-        extends: Folder of the finished run that a new run extends, and the extension; None if it extends none.
+        extended: Folder of the finished run that a new run extends; None if it extends none.
         phases: Timer of the run; a new one by default. With a profile, steps of the first arm are traced.
 
     Attributes:
@@ -90,20 +89,15 @@ class RunSession:
         self,
         plan: Plan,
         plugins: PluginManager,
-        listener: RunListener | None,
-        command: Sequence[str] = (),
+        listener: RunListener,
+        state: RunState,
         folder: Path | None = None,
-        split: str = "test",
-        retrain: bool = False,
-        extends: tuple[Path, Extension] | None = None,
+        extended: Path | None = None,
         phases: Phases | None = None,
     ):
-        if folder:
-            state = RunState.read(folder)
-            command, split, retrain = state.command, state.split, state.retrain
-        self.plan, self.recipe, self.plugins, self.folder = plan, plan.recipe, plugins, folder
-        self.command, self.split, self.retrain, self.extends = tuple(command), split, retrain, extends
-        self.listener = Callbacks([PluginHooks(plugins), *([listener] if listener else [])])
+        self.plan, self.recipe, self.plugins = plan, plan.recipe, plugins
+        self.state, self.folder, self.extended = state, folder, extended
+        self.listener = Callbacks([PluginHooks(plugins), listener])
         self.phases = phases or Phases()
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
@@ -127,10 +121,11 @@ class RunSession:
     def prepare(self) -> Prepared:
         """Read the data, and check the run on a few batches. Writes nothing to the run's folder."""
         self.tracker = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say) or Tracker()
-        earlier = self.folder or (self.extends[0] if self.extends else None)
         reading = self.listener.reading if self.is_first else RunListener().reading
         with self.phases.during(CHECKS):
-            return prepare(self.plan, self.builder, self.fabric, self.split, earlier, reading, self.phases)
+            return prepare(
+                self.plan, self.builder, self.fabric, self.state.split, self.folder or self.extended, reading, self.phases
+            )
 
     def __enter__(self) -> RunSession:
         with ExitStack() as stack:
@@ -141,7 +136,7 @@ class RunSession:
             if not self.is_first:
                 self.listener = Callbacks([PluginHooks(self.plugins)])
             if not self.folder:  # created after the checks, so that an invalid run leaves nothing behind
-                self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain, self.extends)
+                self.folder = make_folder(self.plan, self.fabric, self.state, self.extended)
                 self._lock(stack, self.folder)
             stack.callback(self._end_phases)
             self._open_records(stack, self.folder, prepared)
@@ -156,7 +151,7 @@ class RunSession:
             stack.enter_context(locked(folder))
 
     def _open_records(self, stack: ExitStack, folder: Path, prepared: Prepared) -> None:
-        """Read the run's state and checkpoint, and open its journal until the session is closed."""
+        """Read the run's state and checkpoint, now that its folder is locked, and open its journal."""
         self.state, self.checkpoints = RunState.read(folder), Checkpoints(folder / "checkpoints")
         journal = None
         if self.is_first:
@@ -170,9 +165,9 @@ class RunSession:
             prepared.assembly,
             prepared.table,
             self.plugins.hook,
-            self.split,
+            self.state.split,
             versions_used(self.recipe, self.plugins),
-            self.command,
+            self.state.command,
             journal,
         )
         if journal:
@@ -194,7 +189,7 @@ class RunSession:
         """Begin the record of the run, unless it was complete before."""
         if not self.state.complete:
             if self.recorder:
-                self.recorder.begin(self.extends[0] if self.extends else None)
+                self.recorder.begin(self.extended)
             with self.phases.during(TRACKING):
                 self.plugins.hook.run_started(run=self.context)
         if self.recorder:
@@ -252,7 +247,7 @@ class RunSession:
             save=save,
             finish=finish,
             listener=self.listener,
-            trained=trained_stages(self.plan, seed, self.retrain),
+            trained=trained_stages(self.plan, seed, self.state.retrain),
             scaler=self.scaler,
             phases=self.phases,
         )

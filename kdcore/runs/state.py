@@ -12,6 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdcore.errors import CheckpointError
 from kdcore.runs.journal import Journal, as_params, flattened
+from kdcore.training.checkpoint import write_file
+
+STATE = "progress.json"
 
 CHECKPOINTED: Mapping[str, type] = {
     "seed": int,
@@ -37,7 +40,6 @@ class RunState:
     """The arguments of a run besides its recipe, and its progress.
 
     Args:
-        folder: Folder of the run.
         done: Finished (seed, arm) pairs.
         journal: Length in bytes of the run's journal up to the last of `done`.
         complete: Whether the whole run is finished.
@@ -48,7 +50,6 @@ class RunState:
         extends: Fields of the `Extension` of a finished run that this run is; empty for none.
     """
 
-    folder: Path
     done: list[tuple[int, str]] = field(default_factory=list)
     journal: int = 0
     complete: bool = False
@@ -58,14 +59,9 @@ class RunState:
     trained: dict[str, dict[str, tuple[int, int, str]]] = field(default_factory=dict)
     extends: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def path(self) -> Path:
-        """The file of the state."""
-        return self.folder / "progress.json"
-
-    def content(self) -> bytes:
-        """The content of `path`."""
-        return json.dumps({name: value for name, value in asdict(self).items() if name != "folder"}).encode()
+    def write(self, folder: Path) -> None:
+        """Write the state into the run's folder."""
+        write_file(folder / STATE, json.dumps(asdict(self)).encode())
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
@@ -74,7 +70,7 @@ class RunState:
         Raises:
             CheckpointError: If it is missing or damaged.
         """
-        path = folder / "progress.json"
+        path = folder / STATE
         advice = f"restore the file, or start again: kdcore run {folder / 'recipe.yaml'}"
         if not path.exists():
             raise CheckpointError(f"{path} is missing; {advice}")
@@ -84,10 +80,10 @@ class RunState:
             raise CheckpointError(f"{path}:{error.lineno}: damaged: {error.msg}; {advice}") from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}; {advice}") from error
-        wrong = [each.name for each in fields(cls)[1:] if not isinstance(content, dict) or each.name not in content]
+        wrong = [each.name for each in fields(cls) if not isinstance(content, dict) or each.name not in content]
         try:
             if not wrong:
-                return TypeAdapter(cls).validate_json(json.dumps({**content, "folder": str(folder)}), strict=True)
+                return TypeAdapter(cls).validate_json(json.dumps(content), strict=True)
         except ValidationError as error:
             wrong = [error.errors()[0]["loc"][0]]
         raise CheckpointError(f"{path}:1: damaged: {wrong[0]!r} is missing, or is not what was written; {advice}")

@@ -66,8 +66,7 @@ def finished(tmp_path):
 
     def make(complete=True, states=True, **sections):
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny_recipe(tmp_path / "db", "x", **sections)))
-        state = RunState(tmp_path, complete=complete)
-        state.path.write_bytes(state.content())
+        RunState(complete=complete).write(tmp_path)
         for seed, arm in [(s, a) for s in (0, 1) for a in ("distilled", "baseline")] if states else ():
             final_state(tmp_path, seed, arm).mkdir(parents=True, exist_ok=True)
         return tmp_path

@@ -19,6 +19,7 @@ from kdcore.recipe.plan import make_plan
 from kdcore.runs.callbacks import RunListener
 from kdcore.runs.run import run
 from kdcore.runs.session import RunSession
+from kdcore.runs.state import RunState
 from kdcore.training.fabric import OneCpu
 from kdcore.training.step import StageStep
 
@@ -90,7 +91,7 @@ def session_of(home, file, *overrides):
 
 
 def prepared(home, *overrides):
-    session = RunSession(make_plan(load_recipe(home.recipe, overrides)), plugin_manager(), None)
+    session = RunSession(make_plan(load_recipe(home.recipe, overrides)), plugin_manager(), RunListener(), RunState())
     session.fabric = OneCpu()
     return session.prepare()
 

@@ -22,9 +22,10 @@ from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import make_plan
 from kdcore.runs.arms import trained_stages
 from kdcore.runs.outcome import read_outcome
-from kdcore.runs.preparation import make_folder
 from kdcore.runs.run import RunListener, dry_run, run
+from kdcore.runs.run_folder import make_folder
 from kdcore.runs.session import RunSession
+from kdcore.runs.state import RunState
 
 SHORT = {
     "schedule": {"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}},
@@ -105,9 +106,10 @@ def test_a_resumed_run_takes_teachers_of_other_runs_as_it_began(home):
     recipe = load_recipe(home.recipe, ["engine.reuse_teachers=true"], plugins)
     for retrain in (False, True):
         plan = make_plan(recipe)
-        begun = RunSession(plan, plugins, None, retrain=retrain)
-        resumed = RunSession(plan, plugins, None, folder=make_folder(plan, begun.fabric, (), "test", retrain))
-        assert [(trained_stages(plan, 0, each.retrain) is None) for each in (begun, resumed)] == [retrain, retrain]
+        begun = RunSession(plan, plugins, RunListener(), RunState(retrain=retrain))
+        folder = make_folder(plan, begun.fabric, begun.state)
+        resumed = RunSession(plan, plugins, RunListener(), RunState.read(folder), folder)
+        assert [(trained_stages(plan, 0, each.state.retrain) is None) for each in (begun, resumed)] == [retrain, retrain]
 
 
 def test_a_student_that_diverges_is_named(home):

@@ -12,11 +12,11 @@ from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import make_plan
 from kdcore.runs.paths import known_runs
-from kdcore.runs.preparation import make_folder
 from kdcore.runs.run import resume, run
-from kdcore.runs.session import RunSession
+from kdcore.runs.run_folder import make_folder
 from kdcore.runs.state import RunState
 from kdcore.training.checkpoint import Checkpoints, write_file
+from kdcore.training.fabric import make_fabric
 
 SHORT = {
     "schedule": {"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}},
@@ -36,15 +36,16 @@ def test_a_run_is_listed_once_its_folder_is_complete(home, monkeypatch):
         if path.name == "progress.json" and wrong:
             raise TrainingError("the disk is full")
 
-    monkeypatch.setattr("kdcore.runs.preparation.write_file", write)
+    for module in ("run_folder", "state"):
+        monkeypatch.setattr(f"kdcore.runs.{module}.write_file", write)
     plugins = plugin_manager()
     plan = make_plan(load_recipe(home.write(**SHORT).recipe, (), plugins))
-    fabric, before = RunSession(plan, plugins, None).fabric, known_runs()
+    fabric, before = make_fabric(plan.recipe.engine), known_runs()
     with pytest.raises(TrainingError, match="the disk is full"):
-        make_folder(plan, fabric, (), "validation", False)
+        make_folder(plan, fabric, RunState(split="validation"))
     assert sorted(os.listdir(home.folder / "runs")) == sorted(before)
     wrong = False
-    folder = make_folder(plan, fabric, (), "validation", False)
+    folder = make_folder(plan, fabric, RunState(split="validation"))
     assert listed == [before] * 4
     assert sorted(known_runs()) == sorted([*before, folder.name])
     assert RunState.read(folder).split == "validation"

@@ -20,10 +20,10 @@ GOOD |= {"trained": {"0/distilled": {"student": [2, 8, ""]}}, "extends": {}}
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
     trained = {"0/distilled": {"student": (2, 8, "")}}
-    state = RunState(tmp_path, [(0, "distilled")], 7, False, ("kdcore",), "test", False, trained)
-    state.path.write_bytes(state.content())
+    state = RunState([(0, "distilled")], 7, False, ("kdcore",), "test", False, trained)
+    state.write(tmp_path)
     assert RunState.read(tmp_path) == state
-    assert json.loads(state.path.read_text()) == GOOD
+    assert json.loads((tmp_path / "progress.json").read_text()) == GOOD
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,7 @@ def test_an_interrupted_run_is_resumed_only_if_nothing_has_changed(tmp_path, rec
     (folder / "recipe.yaml").write_text(recipe.to_yaml())
     said = []
     assert interrupted_run(recipe, "test", NOW, said.append) is None, "nothing says how far the run got"
-    state = RunState(folder)
-    state.path.write_bytes(state.content())
+    RunState().write(folder)
     unfinished = folder.rename(folder.with_name(f".{folder.name}.part"))
     assert interrupted_run(recipe, "test", NOW, said.append) is None, "a folder that is not complete is no run"
     unfinished.rename(folder)
