@@ -31,7 +31,7 @@ from kdcore.training.classifiers import find_classifiers, with_classifier
 from kdcore.training.loaded_weights import LoadedWeights
 from kdcore.training.module_checks import set_up
 from kdcore.training.origins import find_origins
-from kdcore.training.participants import Average, Distiller, Sources, TermSpec
+from kdcore.training.participants import Average, Distiller, TermSpec
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import join_outputs, load_outputs, optimistic_splits
 from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
@@ -135,7 +135,7 @@ class Assembly:
             {name: each for name, each in members.items() if name not in teachers},
             self.builder.fusion() if teachers else None,
             embeddings,
-            self._sources(table, arm),
+            *self._untrained(table, arm),
         ).to(device)
         self._set_up(distiller, batch, seed, arm, self._class_counts(table, arm))
         self._refuse_partial(distiller, table, arm)
@@ -157,10 +157,10 @@ class Assembly:
         if problems:
             raise RecipeError(list(dict.fromkeys(problems)))
 
-    def _sources(self, table: Table, arm: str) -> Sources:
-        """Moving averages and stored outputs of an arm."""
+    def _untrained(self, table: Table, arm: str) -> tuple[dict[str, Average], dict[str, CachedOutputs]]:
+        """The teachers of an arm that no optimizer trains: moving averages and stored outputs."""
         if arm == BASELINE:
-            return Sources()
+            return {}, {}
         averages, stored, problems = {}, {}, []
         for name, each in self.plan.participants.items():
             if each.spec.follows is not None:
@@ -172,7 +172,7 @@ class Assembly:
                     problems.append(self.builder.problem(f"{each.path}.outputs", str(error)))
         if problems:
             raise RecipeError(problems)
-        return Sources(averages, stored)
+        return averages, stored
 
     def _stored(self, name: str, spec: ParticipantSpec, table: Table) -> CachedOutputs:
         """Load the stored outputs of a teacher, and check that they cover all training rows that read them.

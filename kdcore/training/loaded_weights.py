@@ -17,7 +17,7 @@ from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import Plan
 from kdcore.training.stored_outputs import optimistic_splits
 from kdcore.training.weight_files import WeightFile, read_weight_file
-from kdcore.training.weight_matching import Head, load_matching, some
+from kdcore.training.weight_matching import head_axes, load_matching, some
 
 
 class LoadedWeights:
@@ -93,7 +93,7 @@ class LoadedWeights:
         if file is None or spec is None:
             return
         classes = self.classes(name)
-        head = Head.of(build, len(classes))
+        head = head_axes(build, len(classes))
         spec = spec.model_copy(update={"head": self._head(name)})
         try:
             notes = load_matching(encoder, file, spec, head, self._named(name), classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -58,19 +58,6 @@ class Average:
     rule: MovingAverage
 
 
-@dataclass
-class Sources:
-    """Teachers that no optimizer trains.
-
-    Args:
-        averages: Teacher → the learner whose weights it averages; its network is among the teachers, too.
-        stored: Teacher without a network → its stored outputs.
-    """
-
-    averages: Mapping[str, Average] = field(default_factory=dict)
-    stored: Mapping[str, CachedOutputs] = field(default_factory=dict)
-
-
 class Distiller(nn.Module):
     """All participants of one arm of a run, with their losses.
 
@@ -79,7 +66,8 @@ class Distiller(nn.Module):
         students: Name → student.
         fusion: Runs the teachers together; by default each runs on its own.
         class_embeddings: (classes, D) float32, or None.
-        sources: Moving averages and stored outputs.
+        averages: Teacher → the learner whose weights it averages; its network is among the teachers, too.
+        stored: Teacher without a network → its stored outputs.
 
     Attributes:
         terms: Learner → its losses by term.
@@ -97,7 +85,8 @@ class Distiller(nn.Module):
         students: Mapping[str, Participant],
         fusion: TeacherFusion | None = None,
         class_embeddings: Tensor | None = None,
-        sources: Sources | None = None,
+        averages: Mapping[str, Average] | None = None,
+        stored: Mapping[str, CachedOutputs] | None = None,
     ):
         super().__init__()
         self.teachers = nn.ModuleDict(teachers)
@@ -105,9 +94,7 @@ class Distiller(nn.Module):
         self.fusion = fusion or TeacherFusion()
         self.terms = nn.ModuleDict()
         self.specs: dict[str, dict[str, TermSpec]] = {}
-        sources = sources or Sources()
-        self.averages = dict(sources.averages)
-        self.stored = dict(sources.stored)
+        self.averages, self.stored = dict(averages or {}), dict(stored or {})
         self.reused: dict[str, str] = {}
         self.origins: dict[str, str] = {}
         self._members = {**students, **teachers}  # a dict, which nn.Module does not register: the two above already are

@@ -268,16 +268,6 @@ def _checked(path: Path, outputs: StoredOutputs) -> StoredOutputs:
     return outputs
 
 
-def read_outputs(
-    path: Path,
-    keys: Sequence[SampleKey],
-    classes: Sequence[str],
-    target: Target = OF_CLASSES,
-) -> CachedOutputs:
-    """Read stored outputs and join them to the rows of a table, as `join_outputs` does."""
-    return join_outputs(path, load_outputs(path), keys, classes, target)
-
-
 def join_outputs(
     path: Path,
     outputs: StoredOutputs,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,40 +21,38 @@ _COUNTER = "num_batches_tracked"
 """Counter of batch normalisation, which old files lack; only a momentum of None reads it."""
 
 
-@dataclass(frozen=True)
-class Head:
-    """The tensors of a network whose size depends on the number of classes.
+def head_axes(build: Callable[[int], nn.Module], classes: int) -> dict[str, int]:
+    """Find the head of a network, the tensors whose size depends on the number of classes: name → class axis.
+
+    Constructs the network for `classes` and for one class more on the meta device, and compares shapes. Nothing is found if the
+    network cannot be constructed on the meta device.
 
     Args:
-        axes: Name of a tensor → its class axis.
+        build: Constructs the network for a number of classes.
+        classes: Number of classes.
     """
-
-    axes: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, build: Callable[[int], nn.Module], classes: int) -> Head:
-        """Find the head of the network that `build` constructs for a number of classes.
-
-        Constructs the network for `classes` and for one class more on the meta device, and compares shapes. The head has no
-        tensors if the network cannot be constructed on the meta device.
-        """
-        try:
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                first, second = (build(count).state_dict() for count in (classes, classes + 1))
-        except Exception:  # third-party constructors may fail on the meta device in any way, for example by reading values
-            return cls()
-        axes = {}
-        for name, each in first.items():
-            other = second.get(name)
-            if other is not None and other.ndim == each.ndim:
-                differing = [axis for axis in range(each.ndim) if each.shape[axis] != other.shape[axis]]
-                if len(differing) == 1 and each.shape[differing[0]] == classes:
-                    axes[name] = differing[0]
-        return cls(axes)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            first, second = (build(count).state_dict() for count in (classes, classes + 1))
+    except Exception:  # third-party constructors may fail on the meta device in any way, for example by reading values
+        return {}
+    axes = {}
+    for name, each in first.items():
+        other = second.get(name)
+        if other is not None and other.ndim == each.ndim:
+            differing = [axis for axis in range(each.ndim) if each.shape[axis] != other.shape[axis]]
+            if len(differing) == 1 and each.shape[differing[0]] == classes:
+                axes[name] = differing[0]
+    return axes
 
 
 def load_matching(
-    encoder: nn.Module, file: WeightFile, spec: WeightsSpec, head: Head, names: Sequence[str], classes: Sequence[str]
+    encoder: nn.Module,
+    file: WeightFile,
+    spec: WeightsSpec,
+    head: Mapping[str, int],
+    names: Sequence[str],
+    classes: Sequence[str],
 ) -> list[str]:
     """Load a weights file into an encoder; returns notes for the user.
 
@@ -63,7 +60,7 @@ def load_matching(
         encoder: The network.
         file: The weights.
         spec: The recipe's ``weights`` section, with `head` set.
-        head: The encoder's head.
+        head: The encoder's head, as `head_axes` returns it.
         names: Class names of the file's head; empty if unknown.
         classes: Class names of the encoder's head.
 
@@ -73,12 +70,12 @@ def load_matching(
     expected = dict(encoder.state_dict())
     tensors, notes = _selected(file, spec, expected)
     if spec.head == "drop":
-        left_out = sorted(set(head.axes) & set(tensors))
-        if not head.axes:
+        left_out = sorted(set(head) & set(tensors))
+        if not head:
             raise CheckpointError(f"{file.path}: the head of the encoder cannot be told from its other weights; use `rename`")
-        tensors = {name: each for name, each in tensors.items() if name not in head.axes}
+        tensors = {name: each for name, each in tensors.items() if name not in head}
         notes.append(f"left out the head ({', '.join(left_out) or 'the file has none'}), which starts from fresh weights")
-        expected = {name: each for name, each in expected.items() if name not in head.axes}
+        expected = {name: each for name, each in expected.items() if name not in head}
     elif spec.head == "map":
         mapped, mapping_notes = _mapped(file, tensors, expected, head, names, classes)
         tensors, notes = {**tensors, **mapped}, [*notes, *mapping_notes]
@@ -181,14 +178,14 @@ def _mapped(
     file: WeightFile,
     tensors: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
-    head: Head,
+    head: Mapping[str, int],
     names: Sequence[str],
     classes: Sequence[str],
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Build head tensors for `classes`: from the file for classes that it knows, else from the new head; and notes."""
     if not names:
         raise CheckpointError(f"{file.path}: `head: map` needs the names of its classes, which the file lacks; add `classes`")
-    if not head.axes:
+    if not head:
         raise CheckpointError(
             f"{file.path}: the head of the encoder cannot be told from its other weights, so it cannot be mapped"
         )
@@ -198,7 +195,7 @@ def _mapped(
         raise CheckpointError(f"{file.path}: it knows none of the run's classes (it has {some(list(names))})")
     sources = torch.tensor([index_of[classes[index]] for index in known])
     mapped = {}
-    for name, axis in head.axes.items():
+    for name, axis in head.items():
         if name not in tensors:
             continue  # reported as missing later
         tensor, fresh = tensors[name], expected[name].detach().clone()
@@ -220,7 +217,9 @@ def _mapped(
     return mapped, notes
 
 
-def _refuse_mismatches(file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], head: Head) -> None:
+def _refuse_mismatches(
+    file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], head: Collection[str]
+) -> None:
     """Refuse tensors that do not match the encoder's; the message lists the first `SHOWN` of each kind."""
     extra = [name for name in tensors if name not in expected]
     wrong = [_mismatch(name, tensors[name], expected[name], head) for name in expected if name in tensors]
@@ -238,10 +237,10 @@ def _refuse_mismatches(file: WeightFile, tensors: Mapping[str, Tensor], expected
         raise CheckpointError("\n    ".join(shown))
 
 
-def _mismatch(name: str, tensor: Tensor, expected: Tensor, head: Head) -> str:
+def _mismatch(name: str, tensor: Tensor, expected: Tensor, head: Collection[str]) -> str:
     """The reason why a tensor of the file does not match the encoder's; empty if it does."""
     if tensor.shape != expected.shape:
-        other_head = name in head.axes and tensor.ndim == expected.ndim
+        other_head = name in head and tensor.ndim == expected.ndim
         hint = ", a head of other classes: see `head` and `classes`" if other_head else ""
         return f"{name} {tuple(expected.shape)}: {tuple(tensor.shape)} in the file{hint}"
     if expected.is_floating_point() != tensor.is_floating_point():

@@ -211,19 +211,20 @@ def test_stored_outputs_of_values_are_in_units(tmp_path):
     import torch
 
     from kdcore.contracts.dataset import SampleKey
-    from kdcore.training.stored_outputs import StoredOutputs, load_outputs, read_outputs, write_outputs
+    from kdcore.training.stored_outputs import StoredOutputs, join_outputs, load_outputs, write_outputs
     from kdcore.training.teacher_cache import CachedOutputs
 
     keys, logits = [SampleKey("1", "a", str(n)) for n in range(4)], torch.randn(4, 1)
     target = kdcore.Target("values", ("bpm",), (70.0,), (5.0,))
     cached = CachedOutputs(torch.arange(4), logits, {})
     write_outputs(tmp_path / "out.npz", StoredOutputs.of(keys, [cached], ["heart rate"], {"run": "r"}, target))
-    np.testing.assert_allclose(load_outputs(tmp_path / "out.npz").logits, logits.numpy() * 5 + 70, rtol=1e-6)
+    stored = load_outputs(tmp_path / "out.npz")
+    np.testing.assert_allclose(stored.logits, logits.numpy() * 5 + 70, rtol=1e-6)
     other = dataclasses.replace(target, mean=(60.0,), std=(10.0,))
-    read = read_outputs(tmp_path / "out.npz", keys, ["heart rate"], other)
+    read = join_outputs(tmp_path / "out.npz", stored, keys, ["heart rate"], other)
     np.testing.assert_allclose(read.logits.numpy(), (logits.numpy() * 5 + 70 - 60) / 10, rtol=1e-5)
     with pytest.raises(DataError, match="run's target is 'labels'"):
-        read_outputs(tmp_path / "out.npz", keys, ["heart rate"], kdcore.Target("labels"))
+        join_outputs(tmp_path / "out.npz", stored, keys, ["heart rate"], kdcore.Target("labels"))
 
 
 class TestArrays:

@@ -17,7 +17,7 @@ from torch import nn
 from kdcore import DistillationLoss, Example, LearningRate, Participant, TeacherFusion, Training
 from kdcore.contracts.training import MovingAverage
 from kdcore.training.callback import Listener
-from kdcore.training.participants import Average, Distiller, Sources, TermSpec
+from kdcore.training.participants import Average, Distiller, TermSpec
 from kdcore.training.trained_teachers import TrainedStages
 
 LABELS = TermSpec("labels", 1.0, Labels)
@@ -241,8 +241,8 @@ def averaged(table, momentum, warmup, terms=None, augmented=False):
         return Participant(name, nn.Sequential(*layers, nn.Linear(4, 2)), {"input": "0", "features": "5"}, live, augmented)
 
     table.inputs["average"] = table.inputs["student"]
-    sources = Sources({"average": Average("student", MovingAverage(momentum, warmup))})
-    made = Distiller({"average": participant("average", 5)}, {"student": participant("student", 2)}, None, None, sources)
+    averages = {"average": Average("student", MovingAverage(momentum, warmup))}
+    made = Distiller({"average": participant("average", 5)}, {"student": participant("student", 2)}, averages=averages)
     default = [LABELS, TermSpec("imitate", 0.5, Imitate, ("average",))]
     return with_terms(made, table, {"student": terms or default})
 
@@ -297,7 +297,7 @@ def test_a_teacher_that_an_average_follows_is_trained_again_rather_than_reused(t
     states = []
     for _ in range(2):
         members = {name: quiet(name, 3, seed) for name, seed in (("teacher", 1), ("average", 5))}
-        made = Distiller(members, {}, None, None, Sources({"average": Average("teacher", MovingAverage(0.9))}))
+        made = Distiller(members, {}, averages={"average": Average("teacher", MovingAverage(0.9))})
         with_terms(made, table, {"teacher": [LABELS]})
         runner = engine(made, table, trained=store)
         runner.fit([learning.teachers()])

@@ -17,7 +17,7 @@ from kdcore.data.preparation import Requirements, load_table
 from kdcore.errors import TrainingError
 from kdcore.training.epoch_means import NO_SAMPLES
 from kdcore.training.evaluation import predict
-from kdcore.training.participants import Distiller, Sources, TermSpec
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.preflight import preflight
 from kdcore.training.step import StageStep
 from kdcore.training.teacher_cache import CachedOutputs
@@ -232,8 +232,8 @@ def test_a_term_gets_only_the_samples_that_a_file_of_outputs_has(tmp_path):
     position = torch.full((len(made.keys),), -1)
     position[covered] = torch.arange(4)
     source = distiller(made, [TermSpec("logits", 1.0, Logits, teachers=("teacher",))])
-    stored = Sources(stored={"teacher": CachedOutputs(position, logits, {})})
-    net = Distiller({}, dict(source.students), None, None, stored).eval()
+    stored = {"teacher": CachedOutputs(position, logits, {})}
+    net = Distiller({}, dict(source.students), stored=stored).eval()
     net.terms, net.specs = source.terms, source.specs
     _, [value] = StageStep(net, learning.students(), made, True)(rows, rows)
     with torch.no_grad():

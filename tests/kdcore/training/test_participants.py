@@ -11,7 +11,7 @@ from torch import nn
 from kdcore import Batch, DistillationLoss, Example, Needs, Outputs, Participant, StagePlan, Training
 from kdcore.contracts.training import MovingAverage
 from kdcore.data.table import Table
-from kdcore.training.participants import Average, Distiller, Sources, TermSpec, evaluating
+from kdcore.training.participants import Average, Distiller, TermSpec, evaluating
 from kdcore.training.step import StageStep
 from kdcore.training.teacher_cache import CachedOutputs
 
@@ -96,7 +96,7 @@ def test_ablated_outputs_of_a_moving_average_are_those_of_its_current_weights(x)
             return super().forward(ctx)
 
     average = Average("student", MovingAverage())
-    made = Distiller({"teacher": teacher}, {"student": participant("student")}, sources=Sources({"teacher": average}))
+    made = Distiller({"teacher": teacher}, {"student": participant("student")}, averages={"teacher": average})
     made.add_terms("student", [TermSpec("kept", 1.0, Kept, ("teacher",))], lambda _: Example(Outputs(x)))
     labels = torch.zeros(5, dtype=torch.long)
     table = Table((), labels, labels, {"train": torch.arange(5)}, {"student": (x,), "teacher": (x,)}, ("a", "b"), None, "")

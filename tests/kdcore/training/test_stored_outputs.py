@@ -15,13 +15,13 @@ from learning import Imitate, distiller, fit, same_state, state_of
 
 from kdcore import Outputs, SampleKey, Target
 from kdcore.errors import DataError
-from kdcore.training.participants import Distiller, Sources, TermSpec
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.stored_outputs import (
     STORED,
     StoredOutputs,
     concatenated_outputs,
+    join_outputs,
     load_outputs,
-    read_outputs,
     write_outputs,
 )
 
@@ -67,6 +67,10 @@ def test_what_is_written_is_read_again(tmp_path_factory, suffix, outputs):
         np.testing.assert_array_equal(found.features[tap], array)
 
 
+def joined(path, *of_the_run):
+    return join_outputs(path, load_outputs(path), *of_the_run)
+
+
 def key(number):
     return SampleKey(str(number), "a", "1")
 
@@ -84,7 +88,7 @@ def test_rows_are_joined_by_key_and_classes_by_name(tmp_path_factory, suffix, or
     logits, frames = numbers((len(there), 3), 1), numbers((len(there), 2, 5), 2)
     names = [f"class {n}" for n in classes]
     write_outputs(path, StoredOutputs([key(n) for n in there], logits, names, {"frames": frames}, ["frames"]))
-    found = read_outputs(path, [key(n) for n in order], ["class 0", "class 1", "class 2"])
+    found = joined(path, [key(n) for n in order], ["class 0", "class 1", "class 2"])
     rows = torch.arange(4)
     assert found.covers(rows).tolist() == [n in there for n in order]
     for row, number in enumerate(order):
@@ -102,7 +106,7 @@ def test_a_table_of_other_origin_is_read(tmp_path):
 
     columns = {"subject": [1, 2], "action": ["a", "b"], "trial": [3, 3], "logits": [[0.5, 1.0], [2.0, 3.0]]}
     pq.write_table(pa.table(columns), tmp_path / "mine.parquet")
-    found = read_outputs(tmp_path / "mine.parquet", [SampleKey("2", "b", "3"), SampleKey("1", "a", "3")], ["x", "y"])
+    found = joined(tmp_path / "mine.parquet", [SampleKey("2", "b", "3"), SampleKey("1", "a", "3")], ["x", "y"])
     assert found.at(torch.tensor([0, 1])).logits.tolist() == [[2.0, 3.0], [0.5, 1.0]]
 
 
@@ -134,7 +138,7 @@ def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, suffix, fault):
     path = tmp_path / f"outputs{suffix}"
     write_outputs(path, outputs)
     with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{said}") as caught:
-        read_outputs(path, [key(0), key(1), key(2)], ["x", "y"])
+        joined(path, [key(0), key(1), key(2)], ["x", "y"])
     assert "\n" not in str(caught.value)
 
 
@@ -209,8 +213,8 @@ def test_a_student_of_stored_outputs_is_that_of_the_live_frozen_teacher(tmp_path
     write_outputs(path, StoredOutputs(keys, logits.numpy()[:, ::-1], classes, {"features": features.numpy()}))
 
     other = distiller(table, terms)
-    sources = Sources(stored={"teacher": read_outputs(path, table.keys, table.classes)})
-    without = Distiller({}, dict(other.students), None, None, sources)
+    stored = {"teacher": joined(path, table.keys, table.classes)}
+    without = Distiller({}, dict(other.students), stored=stored)
     without.terms, without.specs = other.terms, other.specs
     _, values = fit(live, table, [learning.students()])
     _, again = fit(without, table, [learning.students()])
@@ -230,16 +234,16 @@ def test_values_in_other_units_are_refused(tmp_path):
     keys, target = [key(n) for n in range(3)], Target("values", ("bpm", "m/s"), (60.0, 1.0), (10.0, 0.5))
     path = tmp_path / "outputs.npz"
     write_outputs(path, StoredOutputs(keys, numbers((3, 2), 0), ["hr", "speed"], kind="values", units=["bpm", "m/s"]))
-    read_outputs(path, keys, ["speed", "hr"], replace(target, units=("m/s", "bpm")))
-    read_outputs(path, keys, ["hr", "speed"], replace(target, units=()))
+    joined(path, keys, ["speed", "hr"], replace(target, units=("m/s", "bpm")))
+    joined(path, keys, ["hr", "speed"], replace(target, units=()))
     with pytest.raises(DataError, match="its 'hr' is in bpm, and the run's in Hz"):
-        read_outputs(path, keys, ["hr", "speed"], replace(target, units=("Hz", "m/s")))
+        joined(path, keys, ["hr", "speed"], replace(target, units=("Hz", "m/s")))
 
 
 def test_stored_values_are_normalised_as_the_runs_values_are_each_by_its_own_statistics(tmp_path):
     keys, target = [key(n) for n in range(3)], Target("values", (), (60.0, 1.0), (10.0, 0.5))
     said, path = numbers((3, 2), 0), tmp_path / "outputs.npz"
     write_outputs(path, StoredOutputs(keys, said, ["speed", "hr"], kind="values"))
-    found = read_outputs(path, keys[::-1], ["hr", "speed"], target)
+    found = joined(path, keys[::-1], ["hr", "speed"], target)
     expected = [[(said[n, 1] - 60) / 10, (said[n, 0] - 1) / 0.5] for n in (2, 1, 0)]
     np.testing.assert_allclose(found.at(torch.arange(3)).logits, expected, rtol=1e-5)

@@ -19,7 +19,7 @@ from kdcore.errors import CheckpointError
 from kdcore.recipe.config_models import WeightsSpec
 from kdcore.training.checkpoint import save_weights
 from kdcore.training.weight_files import MOST_RECORDINGS, read_weight_file, recordings_as_json
-from kdcore.training.weight_matching import Head, load_matching
+from kdcore.training.weight_matching import head_axes, load_matching
 
 CLASSES = ("run", "sit", "walk")
 
@@ -43,7 +43,7 @@ def theirs():
 
 def load(path: Path, encoder: nn.Module, names=(), classes=CLASSES, **options) -> list[str]:
     spec = WeightsSpec.model_validate({"file": str(path), "head": "keep"} | options)
-    head = Head.of(network, len(classes))
+    head = head_axes(network, len(classes))
     return load_matching(encoder, read_weight_file(path), spec, head, names, classes)
 
 
@@ -205,15 +205,15 @@ def test_files_without_a_state_dict_are_refused(tmp_path, capsys, content, said)
 
 
 def test_a_head_is_found_by_what_changes_with_the_number_of_classes():
-    assert set(Head.of(network, 3).axes) == set(HEAD)
+    assert set(head_axes(network, 3)) == set(HEAD)
 
     def transposed(classes):
         made = nn.Module()
         made.table = nn.Parameter(torch.zeros(4, classes))
         return made
 
-    assert Head.of(transposed, 3).axes == {"table": 1}
-    assert Head.of(lambda classes: 1 / 0, 3).axes == {}
+    assert head_axes(transposed, 3) == {"table": 1}
+    assert head_axes(lambda classes: 1 / 0, 3) == {}
 
 
 def test_a_dropped_head_starts_fresh(tmp_path, theirs):
