@@ -32,7 +32,7 @@ def check_compatibility(recipe: Recipe, tree: Mapping[str, Any], checked: Checke
         checked: Components of the recipe; unusable ones are skipped.
         places: Source locations of the values.
     """
-    return _Compatibility(recipe, tree, checked, places).problems
+    return _Compatibility(recipe, tree, checked, places).check()
 
 
 class _Compatibility:
@@ -43,71 +43,65 @@ class _Compatibility:
         self.group_of = {name: group for group in ("teachers", "students") for name in as_mapping(tree.get(group))}
         if "student" in tree:
             self.group_of["student"] = "students"
+        paths = dict.fromkeys(path for name, spec in self.specs.items() if spec.is_network for path in recipe.term_paths(name))
+        self.losses = {path: self._facts(path) for path in paths}
+        self.graph = recipe_graph(recipe, self._needs)
+        self.terms = {name: terms_of(recipe, self.graph, name, self._needs) for name in self.specs}
+        self.target, self.weighted = self._target()
+
+    def check(self) -> list[Problem]:
         self._modalities()
         self._facts("data.protocol")
-        self.target, self.weighted = self._target()
-        for path, message, hint in target_problems(recipe, self.target, self._class_or_instance_facts) if self.target else ():
-            self._add(path, message, hint)
-        if recipe.fusion and tree.get("teachers", {}) == {}:
+        for problem in target_problems(self.recipe, self.target, self._facts):
+            self._add(*problem)
+        if self.recipe.fusion and self.tree.get("teachers", {}) == {}:
             self._add("fusion", "there are no teachers to fuse")
         self._sources()
         self._fixed_networks()
-        self._mixed_outputs()
-        self.needs = {path: self._needs(path) for path in self._term_paths()}
-        self.graph = recipe_graph(recipe, self.needs.get)
-        self.terms = {name: terms_of(recipe, self.graph, name, self.needs.get) for name in self.specs}
         self._objectives()
         self._sources_of_weights()
         self._unread_sources()
         if not self.problems:
             self._schedule()
+        return self.problems
 
     def _add(self, path: str, message: str, hint: str = "") -> None:
         self.problems.append(self.places.problem(steps(path), message, hint))
 
     def _facts(self, path: str) -> Facts | None:
-        """Return facts about the component at `path`, or None if it is unusable, which is reported."""
-        if steps(path) not in self.checked.usable:
-            return None
+        """Facts about the component at `path`, or about the class of an encoder, which needs data to be constructed.
+
+        Returns None if the component is unusable, which is reported.
+        """
+        if path.endswith(".encoder"):
+            return self._class_facts(path)
+        if (given := self.recipe.given(path)) is not None:
+            return facts_of(given)
         try:
-            return component_facts(*self.checked.usable[steps(path)])
+            return component_facts(*self.checked.usable[steps(path)]) if steps(path) in self.checked.usable else None
         except PluginError as error:
             self._add(path, str(error))
             return None
 
     def _class_facts(self, path: str) -> Facts | None:
-        """Return facts about the class of the component at `path`, whatever its options."""
+        """Facts about the class of the component at `path`, whatever its options."""
         entry = self.checked.known.get(steps(path))
         return component_facts(entry) if entry else None
 
-    def _class_or_instance_facts(self, path: str) -> Facts | None:
-        """Return facts about the component at `path`, or about its class for an encoder, which needs data to be constructed."""
-        return self._class_facts(path) if path.endswith(".encoder") else self._facts(path)
-
-    def _loss_facts(self, path: str) -> Facts | None:
-        given = self.recipe.given(path)
-        return facts_of(given) if given is not None else self._facts(path)
-
     def _needs(self, path: str) -> Needs | None:
-        facts = self._loss_facts(path)
+        facts = self.losses.get(path)
         return facts.needs if facts else None
 
     def _is_fixed(self, name: str) -> bool:
-        """Return whether the encoder of participant `name` is a fixed network."""
-        facts = self._class_facts(f"{self.recipe.path_of(name)}.encoder")
+        facts = self._facts(f"{self.recipe.path_of(name)}.encoder")
         return facts is not None and facts.fixed
-
-    def _term_paths(self) -> list[str]:
-        networks = (name for name, spec in self.specs.items() if spec.is_network)
-        return list(dict.fromkeys(path for name in networks for path in self.recipe.term_paths(name)))
 
     def _modalities(self) -> None:
         """Check that the dataset has every modality, unless that is unknown without data."""
-        given, path = self.recipe.given_dataset, "data.dataset"
-        dataset = given if given is not None else self._facts(path) or self._class_facts(path)
+        dataset = self._facts("data.dataset") or self._class_facts("data.dataset")
         if dataset is None or dataset.modalities is None:
             return
-        described = "passed as data" if given is not None else repr(self.recipe.data.dataset.name)
+        described = "passed as data" if self.recipe.given_dataset is not None else repr(self.recipe.data.dataset.name)
         for name, spec in self.recipe.specs.items():
             path = f"{self.recipe.path_of(name)}.modality"
             for index, modality in enumerate(spec.modalities):
@@ -118,9 +112,8 @@ class _Compatibility:
 
     def _target(self) -> tuple[Target | None, bool]:
         """Return the dataset's target, None if unknown without data, and whether its samples may have weights."""
-        given = self.recipe.given_dataset
-        dataset = given if given is not None else self._facts("data.dataset")
-        if dataset is None or (given is None and self.recipe.data.dataset.name == FROM_PYTHON):
+        dataset = self._facts("data.dataset")
+        if dataset is None or (self.recipe.given_dataset is None and self.recipe.data.dataset.name == FROM_PYTHON):
             return None, False
         return dataset.target, dataset.weighted
 
@@ -144,6 +137,9 @@ class _Compatibility:
                 self._add(f"{path}.freeze", f"all of {name!r} is frozen, so a student has nothing to learn")
             if not spec.is_network and not is_teacher:
                 self._add(path, f"a student must be a network, not {spec.described}", "list it under 'teachers'")
+            if self.recipe.data.mix and spec.outputs is not None:
+                what = f"the stored outputs of {name!r} are not those of mixed samples"
+                self._add("data.mix", what, "leave out data.mix, or give the network of the teacher")
 
     def _check_participant(self, path: str, name: str, source: str, verb: str = "learn") -> bool:
         if source == name:
@@ -170,12 +166,6 @@ class _Compatibility:
             if self.recipe.fusion and is_teacher:
                 self._add("fusion", f"{what}, which cannot be trained with other teachers by a fusion")
 
-    def _mixed_outputs(self) -> None:
-        for name, spec in self.specs.items():
-            if self.recipe.data.mix and spec.outputs is not None:
-                what = f"the stored outputs of {name!r} are not those of mixed samples"
-                self._add("data.mix", what, "leave out data.mix, or give the network of the teacher")
-
     def _objectives(self) -> None:
         """Check that the needs of each learner's terms are met. A problem of a term is reported once for all its learners."""
         learners_of: dict[tuple[str, str, str], list[str]] = {}
@@ -198,13 +188,13 @@ class _Compatibility:
             self._add(path, message.replace("{learns}", "learn" if len(names) > 1 else "learns"), hint)
 
     def _term_sources(self, term: LearnerTerm, name: str) -> None:
-        """Check the sources that a term names."""
+        """Check the sources that a term names. One that does not exist is reported once, with the term's first learner."""
         path, sources = self.recipe.path_of(name), self.graph.nodes[name].learns_from
         is_own = term.path.startswith(path)
         for index, source in enumerate(term.term.teachers or ()):
             place = f"{term.path}.teachers[{index}]"
             if source not in self.group_of:
-                if name == self._first_with(term.path):
+                if name == next(each for each, terms in self.terms.items() if any(own.path == term.path for own in terms)):
                     hint = did_you_mean(source, sorted(self.group_of), "participants")
                     self._add(place, f"there is no participant {source!r}", hint)
             elif source not in sources and source in self.specs and is_own:
@@ -212,10 +202,6 @@ class _Compatibility:
             elif source in sources and source not in term.sources:
                 what = f"the loss {term.loss!r} reads no {self._relation(name, source)}"
                 self._add(place, f"{what}, so naming {source!r} has no effect")
-
-    def _first_with(self, path: str) -> str:
-        """Return the first participant whose objective contains the term at `path`."""
-        return next(name for name in self.specs if any(term.path == path for term in self.terms[name]))
 
     def _relation(self, name: str, source: str) -> str:
         return "peers" if source in peers_of(self.graph, name) else "teachers"
@@ -282,7 +268,7 @@ class _Compatibility:
 
     def _mismatch(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
         """Yield (problem, hint) if a term does not support the target of the dataset."""
-        facts = self._loss_facts(term.path)
+        facts = self.losses[term.path]
         if facts is not None and self.target is not None and self.graph.nodes[name].trains:
             yield from loss_problems(term.loss, facts, self.target, self.weighted, self.recipe.registry)
 
@@ -356,7 +342,7 @@ class _Compatibility:
         """Check that a term reads each source in `learns_from`."""
         for name, spec in self.specs.items():
             paths = self.recipe.term_paths(name)
-            if not spec.is_network or any(self.needs.get(path) is None for path in paths):
+            if not spec.is_network or any(self._needs(path) is None for path in paths):
                 continue
             read = {source for term in self.terms[name] if term.active for source in term.sources}
             for index, source in enumerate(spec.learns_from or ()):
@@ -377,7 +363,7 @@ class _Compatibility:
             return
         for what, hint in unread_training(self.recipe, self.graph, stages, self._stages):
             self._add("training", what, hint)
-        for place, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
+        for place, what, hint in metric_problems(self.recipe, self.target, stages):
             self._add(place, what, hint)
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
             self._add(place_in_schedule(self.recipe, stage), what, hint)

@@ -17,15 +17,15 @@ PlacedProblems = Iterator[tuple[str, str, str]]
 """Path in the recipe, problem, hint."""
 
 
-def target_problems(recipe: Recipe, target: Target, facts_at: Callable[[str], Facts | None]) -> PlacedProblems:
+def target_problems(recipe: Recipe, target: Target | None, facts_at: Callable[[str], Facts | None]) -> PlacedProblems:
     """Options of a recipe that a target other than ``classes`` rules out.
 
     Args:
         recipe: The recipe.
-        target: The dataset's.
+        target: The dataset's; None if it is unknown, and nothing is checked.
         facts_at: Facts about the component at a path of the recipe.
     """
-    if target.is_classes:
+    if target is None or target.is_classes:
         return
     but_target = f"but the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
     for path, what, is_set in (
@@ -85,8 +85,10 @@ def _alternatives(registry: Registry, wanted: Callable[[Facts], bool], replaced:
     return f"use {' or '.join(map(repr, names))}" if names else ""
 
 
-def metric_problems(recipe: Recipe, target: Target, stages: Iterable[Stage]) -> PlacedProblems:
-    """Trainings that follow a metric which the target does not have."""
+def metric_problems(recipe: Recipe, target: Target | None, stages: Iterable[Stage]) -> PlacedProblems:
+    """Trainings that follow a metric which the target does not have; none if the target is unknown."""
+    if target is None:
+        return
     trainings: list[tuple[str, Training]] = [
         (f"{recipe.path_of(name)}.training", spec.training) for name, spec in recipe.participants.items() if spec.training
     ]
