@@ -164,14 +164,3 @@ class Schedule(ABC):
             graph: Participants and their sources. Every participant in `graph.teachers` and `graph.students` must be trained,
                 and not before its sources.
         """
-
-
-class GraphSchedule(Schedule):
-    """The default schedule: one stage per group of the graph, sources first."""
-
-    def stages(self, graph: Graph) -> Iterator[Stage]:
-        """Yield a stage for each of `Graph.groups`, named after its participants."""
-        for group in graph.groups():
-            first = graph.nodes[group[0]]
-            training = first.training or graph.training
-            yield Stage("+".join(group), group, training, training.epochs, first.split or "train")

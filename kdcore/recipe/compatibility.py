@@ -7,12 +7,13 @@ from typing import Any
 
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.protocol import HELD_OUT
-from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
+from kdcore.contracts.schedule import Graph, Stage
 from kdcore.contracts.target import Target
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import Facts, ask, component_facts, facts_of
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.components import as_mapping
+from kdcore.recipe.default_schedule import default_stages
 from kdcore.recipe.graph import LearnerTerm, peers_of, recipe_graph, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
@@ -371,7 +372,7 @@ class _Compatibility:
     def _stages(self, graph: Graph) -> tuple[Stage, ...]:
         """Return the stages of the schedule, or none if it cannot be constructed, which is reported."""
         if not self.recipe.schedule:
-            return stages_of(GraphSchedule(), graph)
+            return tuple(default_stages(graph))
         if self._facts("schedule") is None:
             return ()
         return ask(*self.checked.usable["schedule",], stages_of, graph)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
+from kdcore.contracts.schedule import Graph, Stage
 from kdcore.errors import RecipeError
 from kdcore.plugin.facts import ask, component_facts
 from kdcore.recipe.config_models import ParticipantSpec
+from kdcore.recipe.default_schedule import default_stages
 from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of
@@ -199,7 +200,7 @@ def make_plan(recipe: Recipe) -> Plan:
 def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
     schedule = recipe.schedule
     if schedule is None:
-        return stages_of(GraphSchedule(), graph)
+        return tuple(default_stages(graph))
     return ask(recipe.registry.get("schedule", schedule.name), schedule.options, stages_of, graph)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcore import Graph, Node, Stage, Training
-from kdcore.contracts.schedule import GraphSchedule
+from kdcore.recipe.default_schedule import default_stages
 
 NAMES = "abcdefg"
 
@@ -119,7 +119,7 @@ def test_the_default_schedule_gives_each_group_its_own_training_and_split():
         "a": Node("a", "student", ("t", "b")),
         "b": Node("b", "student", ("a",)),
     }
-    assert list(GraphSchedule().stages(Graph(nodes, training=common))) == [
+    assert list(default_stages(Graph(nodes, training=common))) == [
         Stage("t", ("t",), own, 7, "teacher"),
         Stage("a+b", ("a", "b"), common, 3),
     ]
