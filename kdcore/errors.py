@@ -66,6 +66,11 @@ class Problem:
         return f"{where}{path}{_brief(self.message)}{hint}"
 
 
+def type_name(value: object) -> str:
+    """The name of a class that was passed instead of an instance, or of a value's class, for messages."""
+    return (value if isinstance(value, type) else type(value)).__name__
+
+
 def _brief(text: str) -> str:
     """`text` with long quoted values shortened."""
     text = _QUOTED.sub(_shortened, text)

@@ -130,6 +130,11 @@ class Table:
         mask = torch.stack(masks).all(0) if masks else None
         return None if mask is None or bool(mask.all()) else mask
 
+    def complete_rows(self, participants: Iterable[str], rows: Tensor) -> Tensor:
+        """The `rows` that have the signals of all `participants`."""
+        mask = self.complete(participants, rows)
+        return rows if mask is None else rows[mask]
+
     def unknown_labels(self, count: int) -> Tensor:
         """Return labels of `count` samples without known labels: -1 (count,) for classes, else NaN (count, names)."""
         if self.target.kind == "classes":

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdcore.contracts.dataset import Dataset
-from kdcore.errors import COMMAND_LINE, Problem, RecipeError, UsageError
+from kdcore.errors import COMMAND_LINE, Problem, RecipeError, UsageError, type_name
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.compatibility import check_compatibility
@@ -110,8 +110,8 @@ def _check_types(source: Any, overrides: Any, data: Any) -> None:
     if isinstance(overrides, str | Mapping) or not all(isinstance(each, str) for each in overrides):
         raise UsageError(f'overrides must be a list of strings, e.g. ["seeds=[0]"], not {overrides!r}')
     if data is not None and not isinstance(data, Dataset):
-        what = data.__name__ if isinstance(data, type) else type(data).__name__
-        raise UsageError(f"data must be a kdcore.Dataset, such as kdcore.ArrayDataset(signals, labels), not {what}")
+        what = "a kdcore.Dataset, such as kdcore.ArrayDataset(signals, labels)"
+        raise UsageError(f"data must be {what}, not {type_name(data)}")
 
 
 def _checked(

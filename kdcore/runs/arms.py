@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from kdcore.cache import cache_folder
-from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.named_files import file_hashes
@@ -70,7 +67,7 @@ def evaluate_arm(
     table = run.table
     rows = table.rows[run.split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
-    teachers = [name for name in distiller.teachers if name not in answerless and _has_any(table, name, rows)]
+    teachers = [name for name in distiller.teachers if name not in answerless and len(table.complete_rows([name], rows))]
     students = [name for name in distiller.students if name not in answerless] or list(distiller.students)
     probabilities = predict(distiller, [*teachers, *stored, *students], rows, table, run.recipe.data.batch_size, fabric)
     networks = {name: distiller.participant(name) for name in distiller.networks}
@@ -90,12 +87,6 @@ def evaluate_arm(
         names=() if table.target.is_classes else table.classes,
         origins=[name for name in students if any(distiller.origins.get(other) == name for other in students)],
     )
-
-
-def _has_any(table: Table, name: str, rows: Tensor) -> bool:
-    """True if one of `rows` has the signals of participant `name`."""
-    complete = table.complete([name], rows)
-    return complete is None or bool(complete.any())
 
 
 def compare_lengths(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdcore.errors import UsageError
+from kdcore.errors import UsageError, type_name
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener, reason_to_stop
@@ -63,8 +63,7 @@ class Callbacks(RunListener):
     def __init__(self, callbacks: Sequence[RunListener]):
         for each in callbacks:
             if isinstance(each, type) or not all(callable(getattr(each, name, None)) for name in EVENTS):
-                given = each.__name__ if isinstance(each, type) else type(each).__name__
-                raise UsageError(f"a callback must be an instance of a subclass of kdcore.RunListener, not {given}")
+                raise UsageError(f"a callback must be an instance of a subclass of kdcore.RunListener, not {type_name(each)}")
         for name in EVENTS:
             setattr(self, name, _to_all([getattr(each, name) for each in callbacks]))
 

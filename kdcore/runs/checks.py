@@ -107,8 +107,7 @@ def _undefined_metric(table: Table, learner: str, training: Training) -> str:
     rows = table.labelled_rows("validation")
     if not len(rows):
         return UNLABELLED
-    there = table.complete([learner], rows)
-    labels = table.labels[rows if there is None else rows[there]].cpu().numpy()
+    labels = table.labels[table.complete_rows([learner], rows)].cpu().numpy()
     if not len(labels):
         return f"no labelled validation sample has the signals of {learner}"
     if table.target.is_classes or by_loss_only(training):

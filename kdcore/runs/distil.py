@@ -14,7 +14,7 @@ from torch import nn
 
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.target import EVERY_TARGET, Target, TargetKind
-from kdcore.errors import DataError, UsageError
+from kdcore.errors import DataError, UsageError, type_name
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.build import Builder
@@ -207,8 +207,7 @@ def _networks(student: nn.Module, teachers: nn.Module | Mapping[str, nn.Module])
     named = dict(teachers) if isinstance(teachers, Mapping) else {"teacher": teachers}
     for name, network in {**named, STUDENT: student}.items():
         if isinstance(network, type) or not isinstance(network, nn.Module):
-            what = network.__name__ if isinstance(network, type) else type(network).__name__
-            raise UsageError(f"{name} must be a torch.nn.Module, not {what}")
+            raise UsageError(f"{name} must be a torch.nn.Module, not {type_name(network)}")
     if STUDENT in named:
         raise UsageError(f"a teacher cannot be called {STUDENT!r}")
     own = {id(parameter) for parameter in student.parameters()}
@@ -235,8 +234,7 @@ def _term(index: int, given: Any, objects: dict[str, Any]) -> Any:
         return {**({"name": given} if isinstance(given, str) else given), **weighted}
     loss = given.term if isinstance(given, TensorLoss) else given
     if not isinstance(loss, DistillationLoss):
-        what = given.__name__ if isinstance(given, type) else type(given).__name__
-        raise UsageError(f"losses[{index}] must be the name of a loss or a kdcore.DistillationLoss, not {what}")
+        raise UsageError(f"losses[{index}] must be the name of a loss or a kdcore.DistillationLoss, not {type_name(given)}")
     name = given.name if isinstance(given, TensorLoss) else type(loss).__name__
     taken = sum(type(each) is type(loss) for path, each in objects.items() if path.startswith("losses["))
     objects[f"losses[{index}]"] = loss
@@ -245,8 +243,7 @@ def _term(index: int, given: Any, objects: dict[str, Any]) -> Any:
 
 def _named(key: str, given: Any) -> Any:
     if isinstance(given, type) or not (isinstance(given, str | Mapping) or is_dataclass(given)):
-        what = given.__name__ if isinstance(given, type) else type(given).__name__
-        raise UsageError(f"{key} must be a name, or a mapping with a name and options, not {what}")
+        raise UsageError(f"{key} must be a name, or a mapping with a name and options, not {type_name(given)}")
     return {"name": given} if isinstance(given, str) else given
 
 

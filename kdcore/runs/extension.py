@@ -12,7 +12,7 @@ from kdcore.contracts.training import Training
 from kdcore.errors import CheckpointError, UsageError
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
-from kdcore.runs.journal import Journal, flattened
+from kdcore.runs.journal import Journal, changed_keys, flattened
 from kdcore.runs.state import RunState
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.settings import Checkpoint
@@ -84,7 +84,7 @@ def extension(folder: Path, before: Plan, after: Plan) -> Extension:
 
 def _refuse_other_changes(folder: Path, before: Plan, after: Plan) -> None:
     old, new = flattened(before.filled), flattened(after.filled)
-    changed = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key) and not key.startswith("plugins")]
+    changed = [key for key in changed_keys(old, new) if not key.startswith("plugins")]
     if not changed:
         raise UsageError(f"{folder.name} is finished, and nothing would change; give it more epochs, e.g. training.epochs=60")
     shapes = [[replace(s, epochs=1, training=_of_one_epoch(s)) for s in each.stages[DISTILLED]] for each in (before, after)]

@@ -312,6 +312,11 @@ def _copy(path: Path, folder: Path) -> Path:
     return copy
 
 
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Keys whose values differ, or that only one of two mappings has, in order."""
+    return [key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)]
+
+
 def flattened(values: Any, path: str = "") -> dict[str, Any]:
     """Nested mappings and lists as ``a.b.0.c`` → value; terms go by their ids, ``losses.acs.weight``, not by their places."""
     if isinstance(values, Mapping) and values:

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from kdcore import __version__
 from kdcore.contracts.dataset import SampleKey
-from kdcore.data.table import Table
 from kdcore.errors import UsageError
 from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.artifacts import learned_from, restore_participants
 from kdcore.runs.context import RunContext, reopen
-from kdcore.runs.journal import flattened
+from kdcore.runs.journal import changed_keys, flattened
 from kdcore.runs.recipe_changes import UNCOUNTED
 from kdcore.runs.records import FinishedRun, read_run, recipe_of
 from kdcore.suggestions import did_you_mean
@@ -86,7 +83,9 @@ def _part(run: FinishedRun, participant: str, seed: int, splits: Sequence[str] =
     distiller, table, recipe = restore_participants(context, seed, DISTILLED), context.table, context.recipe
     _refuse_unstorable(context, distiller, participant)
     fabric = make_fabric(recipe.engine.model_copy(update={"devices": 1, "strategy": "auto"}))
-    rows_of = {name: _having(table, participant, rows) for name, rows in table.rows.items() if not splits or name in splits}
+    rows_of = {
+        name: table.complete_rows([participant], rows) for name, rows in table.rows.items() if not splits or name in splits
+    }
     computed = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]
         for rows in rows_of.values()
@@ -113,17 +112,12 @@ def _refuse_unstorable(context: RunContext, distiller: Distiller, participant: s
         raise UsageError(f"{context.folder.name} has no participant {participant!r} with a network ({hint})")
     if participant in distiller.fused and distiller.fusion.batch_dependent:
         raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
-    some = _having(table, participant, table.rows["train"])[: max(4, context.recipe.data.batch_size)]
+    some = table.complete_rows([participant], table.rows["train"])[: max(4, context.recipe.data.batch_size)]
     part = table.batch(some, [participant], labelled=False)
     if outputs_vary(distiller.participant(participant).eval(), part.signals[participant]):
         raise UsageError(f"the outputs of {participant!r} change from pass to pass or with the batch, so they cannot be stored")
     if distiller.participant(participant).known_classes is not None:
         raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
-
-
-def _having(table: Table, participant: str, rows: Tensor) -> Tensor:
-    complete = table.complete([participant], rows)
-    return rows if complete is None else rows[complete]
 
 
 def _refuse_other_recipes(runs: Sequence[FinishedRun]) -> None:
@@ -132,8 +126,7 @@ def _refuse_other_recipes(runs: Sequence[FinishedRun]) -> None:
     values = flattened(recipe_of(first.folder).filled())
     for run in further:
         others = flattened(recipe_of(run.folder).filled())
-        keys = [key for key in dict.fromkeys((*values, *others)) if values.get(key) != others.get(key)]
-        if other := [key for key in keys if not key.startswith(FOLDS)]:
+        if other := [key for key in changed_keys(values, others) if not key.startswith(FOLDS)]:
             raise UsageError(
                 f"{first.folder.name} and {run.folder.name} differ in {other[0]}: outputs of several runs are those of the "
                 "folds of one cross-validation"

@@ -17,6 +17,7 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, factories_used, versions_used
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.named_files import DIGITS, file_hashes
+from kdcore.runs.journal import changed_keys
 
 if TYPE_CHECKING:
     from kdcore.runs.records import Facts
@@ -54,13 +55,10 @@ class Provenance:
             reasons.append(
                 f"the recordings have changed (fingerprint {facts.fingerprint[:DIGITS]}, now {self.fingerprint[:DIGITS]})"
             )
-        changed = sorted(place for place in {*facts.files, *self.files} if facts.files.get(place) != self.files.get(place))
-        reasons += [f"the file at {place} has changed" for place in changed]
+        reasons += [f"the file at {place} has changed" for place in sorted(changed_keys(facts.files, self.files))]
         before = {name: number for name, number in facts.versions.items() if name in self.versions or _is_ours(name)}
-        for name in dict.fromkeys([*before, *self.versions]):
-            then, now = before.get(name, "not used"), self.versions.get(name, "not used")
-            if then != now:
-                reasons.append(f"{name} was {then}, now {now}")
+        for name in changed_keys(before, self.versions):
+            reasons.append(f"{name} was {before.get(name, 'not used')}, now {self.versions.get(name, 'not used')}")
         same = [name for name in self.code if before.get(_version_key(name)) == self.versions.get(_version_key(name))]
         reasons += [f"the code of {_version_key(name)} has changed" for name in same if facts.code.get(name) != self.code[name]]
         return reasons

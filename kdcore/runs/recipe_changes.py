@@ -12,7 +12,7 @@ from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import make_plan
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.yaml import read
-from kdcore.runs.journal import flattened
+from kdcore.runs.journal import changed_keys, flattened
 
 UNCOUNTED = ("name", "description", "tracking.")
 """Keys that change nothing in what is computed."""
@@ -49,12 +49,8 @@ def recipe_changes(command: Sequence[str], filled: Mapping[str, Any]) -> RecipeC
     except (KdcoreError, OSError):
         return RecipeChanges()
     after = flattened(filled)
-    changes = {
-        key: (before.get(key), after.get(key))
-        for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key) and not key.startswith(UNCOUNTED)
-    }
-    return RecipeChanges(str(base), changes)
+    changed = [key for key in changed_keys(before, after) if not key.startswith(UNCOUNTED)]
+    return RecipeChanges(str(base), {key: (before.get(key), after.get(key)) for key in changed})
 
 
 def _base_of(source: str) -> str | Path:

@@ -18,6 +18,7 @@ from kdcore.errors import CheckpointError, KdcoreError, PluginError, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.models import Recipe
+from kdcore.runs.journal import changed_keys
 from kdcore.runs.outcome import Outcome, read_outcome
 from kdcore.runs.paths import age_order, find_run, runs_folder
 from kdcore.training.checkpoint import write_file
@@ -212,12 +213,11 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
     """The facts of a resumed run, with a line if versions, code or files have changed since it started."""
     if before is None:
         return now
-    changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
+    changed = sorted(changed_keys(before.versions, now.versions))
     changes = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
-    code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
+    code = sorted(changed_keys(before.code, now.code))
     changes += [f"changed code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
-    files = sorted(place for place in {*before.files, *now.files} if before.files.get(place) != now.files.get(place))
-    changes += [f"changed file at {place}" for place in files]
+    changes += [f"changed file at {place}" for place in sorted(changed_keys(before.files, now.files))]
     if not changes:
         return replace(now, resumed=before.resumed)
     line = f"resumed with different software or files: {', '.join(changes)}; its seeds were trained under different conditions"

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from kdcore.errors import CheckpointError
-from kdcore.runs.journal import Journal, as_params, flattened
+from kdcore.runs.journal import Journal, as_params, changed_keys, flattened
 from kdcore.training.checkpoint import write_file
 
 STATE = "progress.json"
@@ -113,8 +113,8 @@ def refuse_edited_recipe(filled: Mapping[str, Any], journal: Journal, folder: Pa
     if began is None:
         return
     now = as_params(flattened(filled))
-    names = [name for name in dict.fromkeys([*began, *now]) if not name.startswith("plugins")]
-    changed = [f"{name} was {began.get(name)}, is {now.get(name)}" for name in names if began.get(name) != now.get(name)]
+    names = [name for name in changed_keys(began, now) if not name.startswith("plugins")]
+    changed = [f"{name} was {began.get(name)}, is {now.get(name)}" for name in names]
     if changed:
         more = f", and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise CheckpointError(

@@ -114,9 +114,7 @@ class Assembly:
             RecipeError: If encoders, taps, fusion or losses do not match the data or each other.
         """
         names = [name for name in self.plan.members(arm) if name in self.specs]
-        rows = table.rows["train"]
-        complete = table.complete(names, rows)
-        rows = rows if complete is None else rows[complete]
+        rows = table.complete_rows(names, table.rows["train"])
         if not len(rows):
             raise DataError(f"no training sample has the signals of all of {', '.join(names)}, which shapes are taken from")
         batch = table.batch(rows[: self.recipe.data.batch_size], names)

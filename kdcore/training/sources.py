@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from kdcore.data.table import Table
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.classifiers import copy_classifiers
@@ -60,19 +58,13 @@ def cached_sources(
         return {}
     rows, names = table.training_rows(stage.split, stage.learners), repeatable(distiller, stage.sources)
     for name in names:  # again, with the weights as they are now: a classifier of zeros, for one, hides what varies
-        first, member = _present(table, [name], rows)[:batch_size], distiller.participant(name)
+        first, member = table.complete_rows([name], rows)[:batch_size], distiller.participant(name)
         member.varies = len(first) > 0 and outputs_vary(member, table.batch(first, [name], labelled=False).signals[name])
     names = repeatable(distiller, names)
     if not set(names) & set(table.present):
         return cache_teachers(distiller, names, rows, table, batch_size, limit, fabric)
     cached: dict[str, CachedOutputs] = {}
     for group in distiller.independent_groups(names):
-        present = _present(table, group, rows)
+        present = table.complete_rows(group, rows)
         cached |= cache_teachers(distiller, group, present, table, batch_size, limit, fabric) if len(present) else {}
     return cached
-
-
-def _present(table: Table, names: Sequence[str], rows: Tensor) -> Tensor:
-    """The `rows` that have the signals of all of `names`."""
-    present = table.complete(names, rows)
-    return rows if present is None else rows[present]
