@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Facts:
+class ComponentFacts:
     """Properties of a component. Those that do not apply to its kind keep their defaults.
 
     Args:
@@ -55,7 +55,7 @@ class Facts:
     taps: tuple[str, ...] = ()
 
 
-def component_facts(entry: Entry, options: Mapping[str, Any] | None = None) -> Facts:
+def component_facts(entry: Entry, options: Mapping[str, Any] | None = None) -> ComponentFacts:
     """Return facts about a component with the given options. Without options, its class is inspected and not constructed.
 
     Raises:
@@ -98,13 +98,13 @@ def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[...,
     return result["answer"]
 
 
-def facts_of(component: Any) -> Facts:
+def facts_of(component: Any) -> ComponentFacts:
     """Return facts about a component or its class."""
     needs, modalities, targets, target, taps = (
         getattr(component, name, None) for name in ("needs", "modalities", "targets", "target", "taps")
     )
     flags = ("batch_dependent", "augmentation", "fixed", "sample_weights", "weighted")
-    return Facts(
+    return ComponentFacts(
         needs=needs if isinstance(needs, Needs) else None,
         modalities=dict(modalities) if isinstance(modalities, Mapping) else None,
         targets=targets if isinstance(targets, tuple) and set(targets) <= set(EVERY_TARGET) else None,

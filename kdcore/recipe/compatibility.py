@@ -10,7 +10,7 @@ from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.schedule import Graph, Stage
 from kdcore.contracts.target import Target
 from kdcore.errors import PluginError, Problem
-from kdcore.plugin.facts import Facts, ask, component_facts, facts_of
+from kdcore.plugin.facts import ComponentFacts, ask, component_facts, facts_of
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.components import as_mapping
 from kdcore.recipe.default_schedule import default_stages
@@ -69,7 +69,7 @@ class _Compatibility:
     def _add(self, path: str, message: str, hint: str = "") -> None:
         self.problems.append(self.places.problem(steps(path), message, hint))
 
-    def _facts(self, path: str) -> Facts | None:
+    def _facts(self, path: str) -> ComponentFacts | None:
         """Facts about the component at `path`, or about the class of an encoder, which needs data to be constructed.
 
         Returns None if the component is unusable, which is reported.
@@ -84,7 +84,7 @@ class _Compatibility:
             self._add(path, str(error))
             return None
 
-    def _class_facts(self, path: str) -> Facts | None:
+    def _class_facts(self, path: str) -> ComponentFacts | None:
         """Facts about the class of the component at `path`, whatever its options."""
         entry = self.checked.known.get(steps(path))
         return component_facts(entry) if entry else None

@@ -64,13 +64,13 @@ def recipe_graph(recipe: Recipe, needs_of: NeedsOf) -> Graph:
     for name, spec in specs.items():
         sources = _sources(recipe, name, needs_of)
         nodes[name] = Node(
-            name,
-            "teacher" if name in recipe.teachers else "student",
-            tuple(source for source in dict.fromkeys(sources) if source in specs and source != name),
-            spec.is_network and ("*" not in spec.freeze or name in fused),
-            spec.training,
-            spec.split,
-            spec.starts_from if spec.starts_from in specs and spec.starts_from != name else None,
+            name=name,
+            role="teacher" if name in recipe.teachers else "student",
+            learns_from=tuple(source for source in dict.fromkeys(sources) if source in specs and source != name),
+            trains=spec.is_network and ("*" not in spec.freeze or name in fused),
+            training=spec.training,
+            split=spec.split,
+            starts_from=spec.starts_from if spec.starts_from in specs and spec.starts_from != name else None,
         )
     return Graph(nodes, fused, recipe.training)
 

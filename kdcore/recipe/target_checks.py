@@ -8,7 +8,7 @@ from kdcore.contracts.schedule import Stage
 from kdcore.contracts.target import IN_WORDS, METRICS, Target
 from kdcore.contracts.training import Training
 from kdcore.errors import PluginError
-from kdcore.plugin.facts import Facts, component_facts
+from kdcore.plugin.facts import ComponentFacts, component_facts
 from kdcore.plugin.registry import Registry
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.schedule_checks import place_in_schedule
@@ -17,7 +17,7 @@ PlacedProblems = Iterator[tuple[str, str, str]]
 """Path in the recipe, problem, hint."""
 
 
-def target_problems(recipe: Recipe, target: Target | None, facts_at: Callable[[str], Facts | None]) -> PlacedProblems:
+def target_problems(recipe: Recipe, target: Target | None, facts_at: Callable[[str], ComponentFacts | None]) -> PlacedProblems:
     """Options of a recipe that a target other than ``classes`` rules out.
 
     Args:
@@ -45,7 +45,9 @@ def target_problems(recipe: Recipe, target: Target | None, facts_at: Callable[[s
             yield path, f"{component.name!r} with these options is for the target {kinds}, {but_target}", ""
 
 
-def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, registry: Registry) -> Iterator[tuple[str, str]]:
+def loss_problems(
+    name: str, facts: ComponentFacts, target: Target, weighted: bool, registry: Registry
+) -> Iterator[tuple[str, str]]:
     """Problems of the loss `name` with a target and with weights of samples: problem, hint.
 
     Args:
@@ -68,7 +70,7 @@ def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, regis
         yield what, f"{use}, or leave out the weights" if use else "leave out the weights"
 
 
-def _alternatives(registry: Registry, wanted: Callable[[Facts], bool], replaced: Facts) -> str:
+def _alternatives(registry: Registry, wanted: Callable[[ComponentFacts], bool], replaced: ComponentFacts) -> str:
     """Suggest losses whose class is `wanted` and that read what the replaced loss reads: labels, teachers' logits."""
     names, labels = [], bool(replaced.needs and replaced.needs.labels)
     distils = bool(replaced.needs and replaced.needs.teachers)

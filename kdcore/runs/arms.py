@@ -27,16 +27,16 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
     """The engine's settings for one seed of a recipe."""
     engine, data = recipe.engine, recipe.data
     return Settings(
-        seed,
-        data.batch_size,
-        data.labels == "withheld",
-        engine.compile,
-        engine.teacher_cache,
-        data.memory_bytes,
-        engine.checkpoint_seconds,
-        engine.log_every,
-        engine.skipped_steps if engine.on_nan == "skip-step" else None,
-        engine.strategy == "fsdp",
+        seed=seed,
+        batch_size=data.batch_size,
+        labels_withheld=data.labels == "withheld",
+        compile=engine.compile,
+        teacher_cache=engine.teacher_cache,
+        cache_limit=data.memory_bytes,
+        checkpoint_seconds=engine.checkpoint_seconds,
+        log_every=engine.log_every,
+        skipped_steps=engine.skipped_steps if engine.on_nan == "skip-step" else None,
+        sharded=engine.strategy == "fsdp",
     )
 
 
@@ -72,16 +72,16 @@ def evaluate_arm(
     probabilities = predict(distiller, [*teachers, *stored, *students], rows, table, run.recipe.data.batch_size, fabric)
     networks = {name: distiller.participant(name) for name in distiller.networks}
     return Outcome(
-        arm,
-        probabilities,
-        table.labels[rows].cpu().numpy(),
-        [str(table.keys[row]) for row in rows.tolist()],
-        parameter_counts(networks),
-        seconds,
-        [*teachers, *stored],
-        students,
-        peak_memory(fabric.device),
-        parameter_counts(networks, trained=True),
+        arm=arm,
+        probabilities=probabilities,
+        labels=table.labels[rows].cpu().numpy(),
+        keys=[str(table.keys[row]) for row in rows.tolist()],
+        parameters=parameter_counts(networks),
+        seconds=seconds,
+        teachers=[*teachers, *stored],
+        students=students,
+        memory=peak_memory(fabric.device),
+        trained=parameter_counts(networks, trained=True),
         notes=list(notes),
         target=table.target,
         names=() if table.target.is_classes else table.classes,

@@ -59,7 +59,7 @@ UNWEIGHTED = "samples have weights: terms that read labels use them, metrics cou
 """Note shown with the results of a run whose samples have weights."""
 
 
-def facts_of(run: RunContext) -> Facts:
+def run_facts(run: RunContext) -> Facts:
     """Collect the facts of a run for its record."""
     plan = run.assembly.plan
     stages = plan.stages[DISTILLED]

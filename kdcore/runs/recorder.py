@@ -17,7 +17,7 @@ from kdcore.plugin.files import is_file
 from kdcore.recipe.plan import BASELINE, DISTILLED
 from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import RunListener
-from kdcore.runs.context import RunContext, facts_of, tags_of
+from kdcore.runs.context import RunContext, run_facts, tags_of
 from kdcore.runs.extension import Extension
 from kdcore.runs.journal import Status, flattened
 from kdcore.runs.outcome import Outcome, write_outcome
@@ -65,7 +65,7 @@ class RunRecorder:
         self.phases.add(phases)
         self._timed = True
         before = own or (read_facts(extended) if extended else None)
-        facts = replace(resumed_facts(facts_of(self.run), before), phases=phases, tracking=self.journal.tracker.describe())
+        facts = replace(resumed_facts(run_facts(self.run), before), phases=phases, tracking=self.journal.tracker.describe())
         if self.state.extends:
             lines = Extension(**self.state.extends).lines()
             facts = replace(facts, extends=self.state.extends, notes=[*facts.notes, *lines])

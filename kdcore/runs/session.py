@@ -160,15 +160,15 @@ class RunSession:
             stack.callback(self.phases.enter, TRACKING)
             refuse_edited_recipe(self.plan.filled, journal.file, folder)
         self.context = RunContext(
-            self.recipe,
-            folder,
-            prepared.assembly,
-            prepared.table,
-            self.plugins.hook,
-            self.state.split,
-            versions_used(self.recipe, self.plugins),
-            self.state.command,
-            journal,
+            recipe=self.recipe,
+            folder=folder,
+            assembly=prepared.assembly,
+            table=prepared.table,
+            hook=self.plugins.hook,
+            split=self.state.split,
+            versions=versions_used(self.recipe, self.plugins),
+            command=self.state.command,
+            journal=journal,
         )
         if journal:
             self.recorder = RunRecorder(self.context, self.state, self.checkpoints, self.listener, self.phases)

@@ -293,14 +293,14 @@ class _Results:
         if modality is None:
             modality = " + ".join(self.recipe.participants[name].modalities) if name in self.recipe.participants else ""
         return Row(
-            name,
-            role,
-            modality,
-            [each[name] for each in self.evaluations[arm]],
-            outcome.parameters.get(name),
-            arm,
-            outcome.trained.get(name),
-            metric_group(facts.split, outcome, name, list(self.recipe.student_specs), facts.distilled),
+            participant=name,
+            role=role,
+            modality=modality,
+            evaluations=[each[name] for each in self.evaluations[arm]],
+            parameters=outcome.parameters.get(name),
+            arm=arm,
+            trained=outcome.trained.get(name),
+            metrics=metric_group(facts.split, outcome, name, list(self.recipe.student_specs), facts.distilled),
         )
 
     def teachers(self) -> list[Row]:

@@ -261,9 +261,15 @@ class Assembly:
     def _term_spec(self, term: LearnerTerm, arm: str) -> TermSpec:
         teachers, peers = (term.teachers, term.peers) if arm == DISTILLED else ((), ())
         origin = self.recipe.registry.get("loss", term.term.name).described
-        build = partial(self.builder.loss, term.path, term.term)
         return TermSpec(
-            term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin, term.needs.every_class
+            id=term.term.id or term.term.name,
+            weight=term.term.weight,
+            build=partial(self.builder.loss, term.path, term.term),
+            teachers=teachers,
+            peers=peers,
+            path=term.path,
+            loss=origin,
+            every_class=term.needs.every_class,
         )
 
     @torch.no_grad()
