@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -139,12 +139,19 @@ def _evaluate_seed(folder: Path, recordings: Recordings, facts: Facts, outcome: 
                 "recordings, plugins or versions have changed since"
             )
     outputs = {name: student.outputs for name, student in students.items()}
-    members = [outputs[name] for name in outcome.members if name in outputs]
-    if len(members) > 1:
-        for label, rule in outcome.ensembles.items():
-            outputs[label] = combine(members, rule, outcome.target.is_classes)
-    for name, predicted in outputs.items():
+    for name, predicted in with_ensembles(outputs, outcome).items():
         yield metrics_line(f"{folder.name} {name}", outcome, predicted, outcome.labels[rows])
+
+
+def with_ensembles(outputs: Mapping[str, np.ndarray], outcome: Outcome) -> dict[str, np.ndarray]:
+    """Add the outputs of the run's ensembles to those of its students, if several have predicted the same samples."""
+    members = [outputs[name] for name in outcome.members if name in outputs]
+    if len(members) < 2 or len({len(each) for each in members}) > 1:
+        return dict(outputs)
+    return {
+        **outputs,
+        **{label: combine(members, rule, outcome.target.is_classes) for label, rule in outcome.ensembles.items()},
+    }
 
 
 def metrics_line(name: str, outcome: Outcome, outputs: np.ndarray, targets: np.ndarray) -> str:

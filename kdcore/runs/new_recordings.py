@@ -19,9 +19,8 @@ from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import DISTILLED
-from kdcore.runs.evaluation import Recordings, metrics_line
+from kdcore.runs.evaluation import Recordings, metrics_line, with_ensembles
 from kdcore.runs.find_student import saved_seeds
-from kdcore.runs.metrics import combine
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import read_run
 
@@ -74,13 +73,9 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
                 yield from _lines(left_out)
                 counts_reported = True
         outcome = distilled[seed]
-        members = [predictions[name].outputs for name in outcome.members if name in predictions]
-        if len(members) > 1 and len({len(each) for each in members}) == 1:
-            targets = predictions[outcome.members[0]].targets
-            for label, rule in outcome.ensembles.items():
-                predictions[label] = _Predictions(combine(members, rule, outcome.target.is_classes), targets)
-        for name, each in predictions.items():
-            yield metrics_line(f"{place.name} {name}", outcome, each.outputs, each.targets)
+        for name, outputs in with_ensembles({name: each.outputs for name, each in predictions.items()}, outcome).items():
+            targets = predictions[name if name in predictions else outcome.members[0]].targets
+            yield metrics_line(f"{place.name} {name}", outcome, outputs, targets)
 
 
 def _trained_on(run_id: str, modalities: Sequence[str]) -> tuple[set[str], str]:
