@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from kdcore.cache import cache_folder
-from kdcore.contracts.batch import Batch, Outputs
-from kdcore.contracts.dataset import Dataset, SampleKey
+from kdcore.contracts.batch import Outputs
+from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
-from kdcore.contracts.loss import DistillationLoss, Example
-from kdcore.contracts.target import EVERY_TARGET, partly_known
+from kdcore.contracts.target import EVERY_TARGET
 from kdcore.contracts.training import MovingAverage
 from kdcore.data.branch import Branch
 from kdcore.data.data_cache import Progress
@@ -24,22 +22,14 @@ from kdcore.data.table import Table
 from kdcore.errors import DataError, Problem, RecipeError
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.build import Builder, module_meant
-from kdcore.recipe.graph import LearnerTerm
 from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
-from kdcore.training.classifiers import find_classifiers, with_classifier
+from kdcore.training.arm_setup import ArmSetup, shape_of
 from kdcore.training.loaded_weights import LoadedWeights
-from kdcore.training.module_checks import set_up
-from kdcore.training.origins import find_origins
-from kdcore.training.participants import Average, Distiller, TermSpec
+from kdcore.training.participants import Average, Distiller
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import join_outputs, load_outputs, optimistic_splits
-from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
-
-T = TypeVar("T")
-
-Counts = tuple[Tensor | None, int | Tensor | None, list[SampleKey]]
-"""Numbers of training samples per class, and of labelled ones, None where they are unknown; and their keys."""
+from kdcore.training.teacher_cache import CachedOutputs
 
 
 class Assembly:
@@ -135,25 +125,10 @@ class Assembly:
             embeddings,
             *self._untrained(table, arm),
         ).to(device)
-        self._set_up(distiller, batch, seed, arm, self._class_counts(table, arm))
-        self._refuse_partial(distiller, table, arm)
+        setup = ArmSetup(self.builder, self.plan, distiller, table, arm, self._wrong_logits)
+        setup.run(batch, seed)
+        self._notes |= dict.fromkeys(setup.notes)
         return distiller.to(device)
-
-    def _refuse_partial(self, distiller: Distiller, table: Table, arm: str) -> None:
-        """Refuse losses that need all labels of a sample where some are not known."""
-        if not partly_known(table.train_labels):
-            return
-        problems = []
-        for name in (*distiller.teachers, *distiller.students):
-            for term in self.plan.participants[name].terms_in(arm):
-                loss = distiller.losses(name).get(self._term_spec(term, arm).id)
-                if loss is not None and loss.needs.labelled and not loss.partial_labels:
-                    kind = table.target.kind
-                    what = f"the loss {term.term.name!r} needs all {kind} of a sample, but some are not known (NaN)"
-                    instead = "use 'binary-cross-entropy'" if kind == "labels" else "use 'regression'"
-                    problems.append(self.builder.problem(term.path, what, instead))
-        if problems:
-            raise RecipeError(list(dict.fromkeys(problems)))
 
     def _untrained(self, table: Table, arm: str) -> tuple[dict[str, Average], dict[str, CachedOutputs]]:
         """The teachers of an arm that no optimizer trains: moving averages and stored outputs."""
@@ -258,137 +233,12 @@ class Assembly:
         source = self.builder.class_embeddings()
         return torch.from_numpy(source.table(self.dataset.classes)).float() if source else None
 
-    def _term_spec(self, term: LearnerTerm, arm: str) -> TermSpec:
-        teachers, peers = (term.teachers, term.peers) if arm == DISTILLED else ((), ())
-        origin = self.recipe.registry.get("loss", term.term.name).described
-        return TermSpec(
-            id=term.term.id or term.term.name,
-            weight=term.term.weight,
-            build=partial(self.builder.loss, term.path, term.term),
-            teachers=teachers,
-            peers=peers,
-            path=term.path,
-            loss=origin,
-            every_class=term.needs.every_class,
-        )
-
-    @torch.no_grad()
-    def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Counts]) -> None:
-        """Create the parameters of fusion and losses from the outputs for one batch."""
-        distiller.eval()
-        fused = {name: distiller.teachers[name] for name in distiller.fused}
-        if fused:
-            seed_everything(derive(seed, "fusion"))
-            self._try("fusion", "could not set up the fusion", lambda: distiller.fusion.setup(fused, batch))  # type: ignore[arg-type]
-            distiller.fusion.to(batch.rows.device)
-        outputs = {name: self._outputs(distiller, name, batch) for name in (*distiller.students, *distiller.teachers)}
-        self._find_varying(distiller, batch, arm)
-        if fused:
-            what = "could not run the teachers together"
-            outputs |= self._try("fusion", what, lambda: distiller.run_teachers(list(fused), batch))
-        outputs |= {name: stored.at(batch.rows) for name, stored in distiller.stored.items()}
-        classified, notes = find_classifiers(self.plan, distiller, batch, arm)
-        self._notes |= dict.fromkeys((*find_origins(self.plan, distiller), *notes))
-        outputs |= {name: with_classifier(distiller, name, outputs[name]) for name in classified}
-        inputs = {name: distiller.input(name, batch) for name in distiller.networks}
-        shapes = {name: tuple(x.shape[1:]) for name, x in inputs.items() if isinstance(x, Tensor)}
-        for name in distiller.networks:
-            if name in counts:
-                seed_everything(derive(seed, "losses", name))
-                specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
-                example = partial(self._example, distiller, name, outputs, counts[name], len(batch.table), shapes)
-                distiller.add_terms(name, specs, example, partial(self._set_up_term, name))
-
-    def _find_varying(self, distiller: Distiller, batch: Batch, arm: str) -> None:
-        """Find the sources whose outputs for a sample are not always the same."""
-        terms = [term for name in distiller.networks for term in self.plan.participants[name].terms_in(arm)]
-        for name in dict.fromkeys(name for term in terms for name in term.sources if name in distiller.networks):
-            member = distiller.participant(name)
-            member.varies = outputs_vary(member, batch.signals[name])
-            if member.varies and self.recipe.engine.teacher_cache:
-                what = "its outputs for a sample change from pass to pass, or with the batch"
-                self.note(f"{name}: {what}, so they are computed in every step instead of cached")
-
-    def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
-        """Learner → class counts of its training samples, None if unknown or if labels are withheld from it; and their keys."""
-        rows: dict[str, list[Tensor]] = {}
-        for stage in self.plan.stages[arm]:
-            for name in stage.learners:
-                rows.setdefault(name, []).append(table.training_rows(stage.split, [name]))
-        withheld = self.plan.students if self.recipe.data.labels == "withheld" else ()
-        counts: dict[str, Counts] = {}
-        for name, parts in rows.items():
-            own = torch.cat(parts).unique()
-            keys = [table.keys[row] for row in own.tolist()]
-            if name in withheld:
-                counts[name] = (None, None, keys)
-            else:
-                counts[name] = (table.class_counts(own), table.labelled_count(own), keys)
-        return counts
-
-    def _example(
-        self,
-        distiller: Distiller,
-        learner: str,
-        outputs: Mapping[str, Outputs],
-        counts: Counts,
-        samples: int,
-        shapes: Mapping[str, tuple[int, ...]],
-        spec: TermSpec,
-    ) -> Example:
-        """The outputs and sizes from which a term's loss creates its parameters."""
-        student, classes, (of_class, labelled, keys) = outputs[learner], tuple(self.dataset.classes), counts
-        teachers, peers = ({name: outputs[name] for name in group} for group in (spec.teachers, spec.peers))
-        known = distiller.known_classes(learner, spec)
-        if known is not None:
-            if len(known) < 2:
-                common = "only one class" if len(known) else "no class"
-                what = f"{', '.join([learner, *spec.teachers])} have {common} of the run in common; a term requires two"
-                raise RecipeError([self.builder.problem(spec.path, what)])
-            student, classes = student.of_classes(known), tuple(classes[index] for index in known.tolist())
-            teachers, peers = ({name: each.of_classes(known) for name, each in group.items()} for group in (teachers, peers))
-            of_class = None if of_class is None else of_class[known]
-            labelled = labelled[known] if isinstance(labelled, Tensor) else labelled
-        shapes = {**shapes, "": shapes[learner]} if learner in shapes else shapes
-        return Example(student, teachers, len(classes), classes, of_class, labelled, peers, samples, shapes, keys)
-
-    def _set_up_term(self, learner: str, spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
-        what = f"could not set up term {spec.id!r} of {learner} ({spec.loss})"
-        self._try(spec.path, what, lambda: set_up(loss, example))
-
-    def _outputs(self, distiller: Distiller, name: str, batch: Batch) -> Outputs:
-        """The outputs of one participant.
-
-        Raises:
-            RecipeError: If its encoder fails on the transformed inputs, or its logits have a wrong shape.
-        """
-        shape, path = shape_of(distiller.participant(name).input(batch.signals[name])), f"{self.recipe.path_of(name)}.encoder"
-        what = f"{name} cannot read an input of shape {shape}"
-        outputs = self._try(path, what, lambda: distiller.forward(name, batch))
-        if wrong := self._wrong_logits(name, outputs, len(batch)):
-            raise RecipeError([self.builder.problem(path, wrong)])
-        return outputs
-
     def _wrong_logits(self, name: str, outputs: Outputs, samples: int) -> str:
         """Describe what is wrong with the shape of a participant's logits; empty if nothing is."""
         shape, expected = shape_of(outputs.logits), (samples, len(self.dataset.classes))
         return (
             "" if shape == expected else f"{name} returns {shape} where logits {expected} are expected, a number for each class"
         )
-
-    def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
-        """Return the result of `action`; report an exception of the component as a problem at `path`."""
-        try:
-            return action()
-        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
-            raise RecipeError([self.builder.problem(path, f"{what}: {error}")]) from error
-
-
-def shape_of(values: object) -> object:
-    """The shape of a tensor or of each in a tuple; of anything else, its type's name."""
-    if isinstance(values, tuple):
-        return tuple(map(shape_of, values))
-    return tuple(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
 
 
 def parameter_counts(members: Mapping[str, Participant], trained: bool = False) -> dict[str, int]:

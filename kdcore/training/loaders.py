@@ -21,7 +21,8 @@ from kdcore.data.pipeline import Pipeline
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError
 from kdcore.recipe.graph import StagePlan
-from kdcore.training.assembly import Assembly, shape_of
+from kdcore.training.arm_setup import shape_of
+from kdcore.training.assembly import Assembly
 from kdcore.training.engine import Engine
 from kdcore.training.evaluation import predict
 from kdcore.training.stage_context import StageContext
