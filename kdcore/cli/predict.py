@@ -75,7 +75,8 @@ def predict(
     files = [*([student] if model else []), *(files or [])]
     _check_arguments(student, files, dataset, decimal, plot)
     predictor = _predictor(str(find_model(model)) if model else student, seed, ensemble)
-    _check_top(top, predictor)
+    if top is not None and not predictor.target.is_classes:
+        raise UsageError(f"--top requires a student of classes; this one predicts {predictor.target.kind}")
     windows, smooth = _windows(window, hop, smoothing, majority, predictor)
     reading = {"rate": rate, "units": units, "decimal": decimal}
     options = {"window": windows, "smoothing": smooth, "threshold": _threshold(threshold, predictor), **reading}
@@ -105,11 +106,6 @@ def _check_arguments(student: str, files: list[str], dataset: str, decimal: str,
         raise UsageError("--plot requires recordings in files, not standard input (-)")
     if STANDARD_INPUT in files and (len(files) > 1 or dataset):
         raise UsageError("standard input (-) must be a single plain table; leave out other files and --dataset")
-
-
-def _check_top(top: int | None, student: Predictor) -> None:
-    if top is not None and not student.target.is_classes:
-        raise UsageError(f"--top requires a student of classes; this one predicts {student.target.kind}")
 
 
 def _windows(

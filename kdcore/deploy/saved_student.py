@@ -277,7 +277,7 @@ class _MismatchError(Exception):
 
 def _build(description: Mapping[str, Any], plugins: PluginManager, weights: Mapping[str, Tensor]) -> tuple[list[Branch], Model]:
     transforms = description["transforms"]
-    modalities = [Modality(**_tuples(each)) for each in description["modalities"]]
+    modalities = [Modality(**{key: _tuple(value) for key, value in each.items()}) for each in description["modalities"]]
     branches = [_branch(modality, transforms[modality.name], plugins) for modality in modalities]
     joined = tuple(branch.spec for branch in branches)
     pipeline = Pipeline(branches, _chain(transforms.get("joined", []), joined, plugins))
@@ -353,10 +353,6 @@ def _said(error: Exception) -> str:
     first = error.errors(include_url=False)[0]
     option = ".".join(map(str, first["loc"]))
     return f"it has no option {option!r}" if first["type"] == "extra_forbidden" else f"option {option!r}: {first['msg']}"
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _tuple(value) for key, value in values.items()}
 
 
 def _tuple(value: Any) -> Any:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -137,7 +136,7 @@ def distil(
     if isinstance(loader, tuple) and any(isinstance(each, torch.Tensor) for each in loader):
         raise UsageError("loader is a single batch: pass a DataLoader or a list of batches, such as [(x, labels)]")
     networks = _networks(student, teachers)
-    data = _Data(loader, partial(_unpacked, unpack, tuple(networks), target), target, validation, steps)
+    data = _Data(loader, unpack, tuple(name for name in networks if name != STUDENT), target, validation, steps)
     with preserved_torch(), _teachers_frozen(networks):
         torch.manual_seed(seed)
         batch = data.first_batch()
@@ -163,17 +162,23 @@ class _Data:
 
     Args:
         loader: Yields the batches of an epoch.
-        unpack: Converts a batch of the loader.
+        custom: Converts a batch of the loader to a form that `read_batch` knows; None if it has one.
+        teachers: Names of the teachers.
         target: Kind of the labels.
         validation: Yields labelled batches for validation; None for no validation.
         steps: Batches per epoch; None for the length of the loader.
     """
 
     loader: Iterable[Any]
-    unpack: Callable[[Any], LoadedBatch]
+    custom: Callable[[Any], Any] | None
+    teachers: Sequence[str]
     target: TargetKind
     validation: Iterable[Any] | None
     steps: int | None
+
+    def unpack(self, loaded: Any) -> LoadedBatch:
+        """Convert a batch of the loader."""
+        return read_batch(loaded if self.custom is None else self.custom(loaded), STUDENT, self.teachers, self.target)
 
     def first_batch(self) -> LoadedBatch:
         """Read one batch for checks; the states of the loader's generators are restored, so training sees the same batches."""
@@ -268,11 +273,6 @@ def _accelerator(device: str | torch.device) -> dict[str, Any]:
     except RuntimeError as error:
         raise UsageError(f"device={device!r} is not a device: {error}") from error
     return {"accelerator": wanted.type, **({} if wanted.index is None else {"devices": f"{wanted.index},"})}
-
-
-def _unpacked(unpack: Callable[[Any], Any] | None, names: tuple[str, ...], target: TargetKind, loaded: Any) -> LoadedBatch:
-    teachers = [name for name in names if name != STUDENT]
-    return read_batch(loaded if unpack is None else unpack(loaded), STUDENT, teachers, target)
 
 
 @contextmanager

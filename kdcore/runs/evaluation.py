@@ -12,7 +12,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.contracts.target import Metric, known
+from kdcore.contracts.target import known
 from kdcore.data.splits import load_splits
 from kdcore.data.windows import Span, windows
 from kdcore.deploy.predictor import cut_pieces
@@ -165,12 +165,9 @@ def metrics_line(name: str, outcome: Outcome, outputs: np.ndarray, targets: np.n
     """
     labelled = known(targets)
     metrics = evaluate_target(outcome.target, outcome.names, outputs[labelled], targets[labelled]).metrics()
-    shown = "  ".join(_metric_text(outcome.target.metric(metric), value) for metric, value in metrics.items())
-    return f"{name}: {shown}  n {int(labelled.sum())}"
-
-
-def _metric_text(metric: Metric, value: float) -> str:
-    return f"{metric.title} {metric.text(value)} {metric.unit}".rstrip()
+    shown = [(outcome.target.metric(metric), value) for metric, value in metrics.items()]
+    texts = [f"{metric.title} {metric.text(value)} {metric.unit}".rstrip() for metric, value in shown]
+    return f"{name}: {'  '.join(texts)}  n {int(labelled.sum())}"
 
 
 class _Predictions(NamedTuple):

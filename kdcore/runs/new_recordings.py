@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,7 +117,7 @@ def _predict(
         if any(_digest(signal) in trained for signal in signals.values()):
             left_out["the run trained on the recording"] += 1
             continue
-        pieces = _pieces(student, signals)
+        pieces = student.pieces({name: fitting(student, name, signal) for name, signal in signals.items()})
         outputs += [student.probabilities([piece])[0] for piece in pieces]
         targets += [target] * len(pieces)
     if not outputs:
@@ -128,10 +128,6 @@ def _predict(
 
 def _lines(left_out: Counter[str]) -> list[str]:
     return [f"{count} left out: {reason}" for reason, count in left_out.items()]
-
-
-def _pieces(student: Predictor, signals: Mapping[str, Signal]) -> list[dict[str, Signal]]:
-    return student.pieces({name: fitting(student, name, signal) for name, signal in signals.items()})
 
 
 def _target(sample: Sample, dataset: Dataset, student: Predictor) -> int | tuple[float, ...] | str:
