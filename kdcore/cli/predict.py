@@ -123,7 +123,6 @@ def _windows(
 
 
 def _threshold(given: float | None, student: Predictor) -> float:
-    """Return the probability at or above which a label is predicted."""
     from kdcore.deploy.predict import THRESHOLD
 
     if given is None:

@@ -91,7 +91,6 @@ def state_of(folder: Path) -> str:
 
 
 def _began(folder: Path) -> datetime:
-    """Return the start time of a run, from its ID or else from its recipe file."""
     return began(folder.name) or datetime.fromtimestamp((folder / "recipe.yaml").stat().st_mtime, UTC)
 
 

@@ -216,7 +216,6 @@ def _parts(source: object) -> list[object] | None:
 
 
 def _relative(root: str, path: Path) -> str:
-    """Return `path` relative to `root`, with forward slashes."""
     absolute = os.path.abspath(path)
     relative = absolute[len(root) + 1 :] if absolute.startswith(root + os.sep) else os.path.relpath(absolute, root)
     return relative.replace(os.sep, "/")

@@ -150,7 +150,6 @@ def _written_out(source: Source, overrides: Sequence[str], objects: Mapping[str,
 
 
 def _with_python_dataset(node: Node) -> Node:
-    """Return the recipe with its dataset replaced by one passed in Python."""
     data = node.get("data") or Node({})
     if not data.is_mapping:
         return node

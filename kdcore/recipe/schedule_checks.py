@@ -90,7 +90,6 @@ def schedule_problems(
 
 
 def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[StageProblem]:
-    """Yield problems of a single stage."""
     if not stage.learners:
         yield StageProblem(stage.name, f"{name} has no learners in stage {stage.name!r}")
     if stage.epochs < 1:

@@ -126,5 +126,4 @@ def compare_lengths(
 
 
 def _limits(extra: int) -> str:
-    """Describe the limits of both arms for a message."""
     return f"the first had a limit of {extra} epochs more, and both" if extra else "both arms had the same limit and"

@@ -223,7 +223,6 @@ def _networks(student: nn.Module, teachers: nn.Module | Mapping[str, nn.Module])
 
 
 def _place(name: str) -> str:
-    """The path of a participant in a recipe."""
     return name if name == STUDENT else f"teachers.{name}"
 
 

@@ -165,7 +165,6 @@ def _one_seed(one: AnyEvaluation, other: AnyEvaluation) -> Difference:
 
 
 def _of_accuracy(one: Evaluation, other: Evaluation, groups: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
-    """The difference in accuracy, and that of each resample."""
     differences = one.correct.astype(int) - other.correct.astype(int)
     gained, sizes = np.bincount(groups, differences), np.bincount(groups)
     # Recordings of one size and gain are alike, so a resample is a multinomial draw of how many there are of each such kind.

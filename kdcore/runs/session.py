@@ -342,7 +342,6 @@ class RunSession:
                 raise self.interrupts.error(f"stopped after the run was finished: kdcore resume {name} shows its results")
 
     def _record_stop(self, status: Status, error: BaseException) -> None:
-        """Record that the run was interrupted."""
         self.plugins.hook.run_failed(run=self.context, error=error)
         if self.recorder:
             self.recorder.interrupt(status, {seed for seed, _ in self.pending()})

@@ -270,7 +270,6 @@ class Engine:
         self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
 
     def _in_any_process(self, flag: bool) -> bool:
-        """True if `flag` is set in any process."""
         if self.fabric.world_size == 1:
             return flag
         return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="max"))
@@ -303,7 +302,6 @@ class Engine:
                 self.shards.load(self.distiller, learner.best)
 
     def _withholds_labels(self, stage: StagePlan) -> bool:
-        """True if labels are withheld from the learners of `stage`."""
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
     def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, list[Tensor]]]:

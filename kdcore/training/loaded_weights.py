@@ -229,7 +229,6 @@ _OUTPUTS = {"classes": "logits of one class", "labels": "logits of several label
 
 
 def _in_words(modalities: Mapping[str, str]) -> str:
-    """Format modalities with their units."""
     return " and ".join(f"{name} in {units}" if units else name for name, units in modalities.items())
 
 

@@ -323,7 +323,6 @@ def optimistic_splits(
 
 
 def _check_units(path: Path, outputs: StoredOutputs, names: Sequence[str], target: Target) -> None:
-    """Refuse values in other units than the run's."""
     units = dict(zip(outputs.classes, outputs.units, strict=False))
     for name, unit in zip(names, target.units, strict=False):
         if units.get(name, unit) != unit:

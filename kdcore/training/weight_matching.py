@@ -164,7 +164,6 @@ def _prefix(file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[s
 
 
 def _same(prefixes: Sequence[str], tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
-    """True if the tensors under all `prefixes` are equal."""
     first, *others = prefixes
     names = [name for name in expected if first + name in tensors]
     return all(
