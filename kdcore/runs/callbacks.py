@@ -20,9 +20,6 @@ class RunListener(Listener):
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
         """Called when training of an arm begins: ``distilled``, ``baseline``, or empty if the recipe does not distil."""
 
-    def say(self, text: str) -> None:
-        """Show a line of text to the user."""
-
 
 class PluginHooks(RunListener):
     """Calls the plugins' hooks for stages and epochs."""

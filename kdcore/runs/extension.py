@@ -14,8 +14,7 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
 from kdcore.runs.journal import Journal, changed_keys, flattened
 from kdcore.runs.state import RunState
-from kdcore.training.checkpoint import Checkpoints, write_file
-from kdcore.training.settings import Checkpoint
+from kdcore.training.checkpoint import Checkpoint, Checkpoints, write_file
 
 FINISHED, START = "finished", "start"
 """Folders of a run: the states in which its arms ended, and those of another run from which they started."""

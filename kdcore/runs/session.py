@@ -32,13 +32,12 @@ from kdcore.runs.result import Result
 from kdcore.runs.run_folder import make_folder
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
 from kdcore.runs.summary import summarise
-from kdcore.training.checkpoint import Checkpoints
+from kdcore.training.checkpoint import Checkpoint, Checkpoints
 from kdcore.training.engine import Engine
 from kdcore.training.fabric import gradient_scaler, make_fabric, reset_peak_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, CHECKS, EVALUATION, OWN, REPORT, START, TRACKING, Phases, in_order
 from kdcore.training.randomness import preserved_torch
-from kdcore.training.settings import Checkpoint
 from kdcore.training.step_trace import StepTrace
 
 if TYPE_CHECKING:
@@ -178,11 +177,11 @@ class RunSession:
         """Load the checkpoint to resume from, and cut the journal back to the position of that checkpoint."""
         checkpoint = self.checkpoints.load()
         if checkpoint:
-            check_state(checkpoint[1], self.checkpoints.folder)
-            if (checkpoint[1]["seed"], checkpoint[1]["arm"]) in self.state.done:
+            check_state(checkpoint.state, self.checkpoints.folder)
+            if _arm_of(checkpoint) in self.state.done:
                 checkpoint = None
         if journal:
-            journal.rewind(checkpoint[1]["journal"] if checkpoint else self.state.journal)
+            journal.rewind(checkpoint.state["journal"] if checkpoint else self.state.journal)
         return checkpoint
 
     def _begin(self) -> None:
@@ -262,7 +261,7 @@ class RunSession:
     def _checkpoint_of(self, seed: int, arm: str) -> Checkpoint | None:
         """The checkpoint to start an arm from: that of the resumed run (once), or the final state of the extended run."""
         checkpoint, self._checkpoint = self._checkpoint, None
-        if checkpoint and (checkpoint[1]["seed"], checkpoint[1]["arm"]) == (seed, arm):
+        if checkpoint and _arm_of(checkpoint) == (seed, arm):
             return checkpoint
         if not self.state.extends:
             return None
@@ -354,3 +353,7 @@ class RunSession:
     def _ask_to_stop(self) -> None:
         if self._engine:
             self._engine.stop_requested = True
+
+
+def _arm_of(checkpoint: Checkpoint) -> tuple[int, str]:
+    return checkpoint.state["seed"], checkpoint.state["arm"]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +34,13 @@ LARGEST_SHARE = 0.05
 
 ABOUT = ("kdcore", "student")
 """Metadata keys under which a weights file holds classes and versions as JSON: in teachers' files, in saved students."""
+
+
+class Checkpoint(NamedTuple):
+    """The weights of an arm and the rest of its training state."""
+
+    weights: Mapping[str, Tensor]
+    state: Mapping[str, Any]
 
 
 class Spacing:
@@ -126,8 +133,8 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest checkpoint's weights and state; None if there is none.
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint; None if there is none.
 
         Raises:
             CheckpointError: If it is damaged or holds anything but data.
@@ -147,8 +154,8 @@ class Checkpoints:
         return sorted(path for path in self.folder.glob("[0-9]*") if path.is_dir()) if self.folder.exists() else []
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and state of the checkpoint in `folder`.
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`.
 
     Raises:
         CheckpointError: If a file is missing, damaged, or holds anything but data.
@@ -161,7 +168,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, data in content.items():
         if hashlib.sha256(data).hexdigest() != digests.get(name):
             raise CheckpointError(f"{folder / name}: damaged: its content is not what was written")
-    return load_weights(folder / WEIGHTS), load_state(folder / STATE)
+    return Checkpoint(load_weights(folder / WEIGHTS), load_state(folder / STATE))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

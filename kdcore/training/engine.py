@@ -15,7 +15,7 @@ from kdcore.data.table import Table
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
-from kdcore.training.checkpoint import Spacing
+from kdcore.training.checkpoint import Checkpoint, Spacing
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.divergence import Skipping, growing_losses
 from kdcore.training.epoch_report import EpochReport
@@ -25,7 +25,7 @@ from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
-from kdcore.training.settings import Checkpoint, Settings
+from kdcore.training.settings import Settings
 from kdcore.training.sharding import FullWeights, ShardedWeights
 from kdcore.training.sources import begin_stage, cached_sources, set_modes
 from kdcore.training.stage_context import StageContext, optimizer_steps
@@ -97,7 +97,7 @@ class Engine:
         """
         with closing(self._stages(stages, checkpoint)) as contexts:
             for context in contexts:
-                for _ in self._epochs(context, checkpoint[1] if checkpoint else None):
+                for _ in self._epochs(context, checkpoint.state if checkpoint else None):
                     for rows, local in self._batches(context):
                         with self.fabric.autocast():
                             total, values = context.module(rows, local)
@@ -105,14 +105,14 @@ class Engine:
 
     def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Generator[StageContext, None, None]:
         """Yield a context for each remaining stage; the code after ``yield`` finishes the stage when the loop resumes."""
-        self.updates.reset_scaler(checkpoint[1] if checkpoint else None)
+        self.updates.reset_scaler(checkpoint.state if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages[first:], first):
             resumed = checkpoint is not None and ordinal == first
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
             with stage_lock(self.trained, key, lambda: self.stop_requested):
                 if not self._reuse(key, stage):
-                    self.report.begin_stage(checkpoint[1]["history"] if checkpoint and resumed else (), keep=key is not None)
+                    self.report.begin_stage(checkpoint.state["history"] if checkpoint and resumed else (), keep=key is not None)
                     yield (context := self._context(ordinal, stages))
                     self.phases.end_stage()
                     if ordinal + 1 == len(stages):

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
-
-Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-"""Weights and training state."""
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ class TrainedStages:
             return None
         if kept is None:
             return None
-        history = [(dict(metrics), int(step)) for metrics, step in kept[1]["history"]]
-        return kept[0], history, list(kept[1].get("notes", ()))
+        history = [(dict(metrics), int(step)) for metrics, step in kept.state["history"]]
+        return dict(kept.weights), history, list(kept.state.get("notes", ()))
 
     def save(self, key: str, weights: Mapping[str, Tensor], history: History, notes: Sequence[str] = ()) -> None:
         """Store a trained stage."""

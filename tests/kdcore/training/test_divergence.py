@@ -15,6 +15,7 @@ from kdcore.errors import TrainingError
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.summary import _chance_notes
 from kdcore.training.callback import Listener
+from kdcore.training.checkpoint import Checkpoint
 from kdcore.training.divergence import growing_losses
 from kdcore.training.engine import Settings
 from kdcore.training.participants import TermSpec
@@ -116,7 +117,7 @@ def test_resumed_after_a_skipped_step_it_ends_the_same(table, monkeypatch):
     weights, state = next(each for each in kept if each[1]["step"] == 3)
     again = learning.distiller(table)
     second = engine(again, table, settings)
-    second.fit([students(epochs=2)], (weights, state))
+    second.fit([students(epochs=2)], Checkpoint(weights, state))
     assert all(torch.equal(each, state_of(again)[name]) for name, each in state_of(made).items())
     assert (second.notes, second.skipping.count) == (first.notes, 1)
 

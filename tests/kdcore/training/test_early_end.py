@@ -13,6 +13,7 @@ from lone_student import stage, student
 from kdcore import EarlyStopping
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.training.callback import Listener, reason_to_stop
+from kdcore.training.checkpoint import Checkpoint
 from kdcore.training.trained_teachers import TrainedStages
 from kdcore.training.validation import Scores
 
@@ -129,6 +130,6 @@ def test_a_stage_that_stops_early_as_the_process_is_asked_to_stop_is_not_trained
         runner.fit([stage(5)])
     again, _, _ = student(table)
     resumed = engine(again, table)
-    resumed.fit([stage(5)], kept[-1])
+    resumed.fit([stage(5)], Checkpoint(*kept[-1]))
     assert resumed.learners["student"].epochs == 1
     assert resumed.notes == ["student ended after 1 of 5 epochs: enough"]

@@ -12,6 +12,7 @@ from learning import Imitate, Labels, Recorded, distiller, engine, fit, same_sta
 
 from kdcore import DistillationLoss, Ramp
 from kdcore.training.callback import Listener
+from kdcore.training.checkpoint import Checkpoint
 from kdcore.training.gradient_watch import LOOKS, GradientWatch
 from kdcore.training.participants import TermSpec
 
@@ -164,7 +165,9 @@ def test_a_resumed_training_says_the_same_once(table):
             (lambda *_: None) if checkpoint else (lambda weights, state: kept.append(copied(weights, state, len(said.lines))))
         )
         settings = learning.Settings(3, 3, checkpoint_seconds=0)
-        engine(made, table, settings, record=recorded, save=save, listener=said).fit([students(epochs=4)], checkpoint)
+        engine(made, table, settings, record=recorded, save=save, listener=said).fit(
+            [students(epochs=4)], checkpoint and Checkpoint(*checkpoint)
+        )
         return state_of(made), said.lines, recorded.values["train/student/odd/vanished"] if said.lines else {}
 
     whole, lines, record = run()

@@ -14,7 +14,7 @@ from kdcore import DistillationLoss, LearningRate, Needs, Training
 from kdcore.contracts.training import MovingAverage
 from kdcore.errors import StoppedError
 from kdcore.recipe.data_models import MixSpec
-from kdcore.training.checkpoint import Checkpoints
+from kdcore.training.checkpoint import Checkpoint, Checkpoints
 from kdcore.training.engine import Settings
 from kdcore.training.participants import Average, TermSpec
 
@@ -38,7 +38,7 @@ def run(table, save, state=None, weights=None, asked_after=None):
         made.losses("teacher")["labels"].register_forward_hook(
             lambda *_: setattr(runner, "stop_requested", runner.learners["teacher"].steps >= asked_after)
         )
-    runner.fit(STAGES, (weights, state) if state else None)
+    runner.fit(STAGES, Checkpoint(weights, state) if state else None)
     return state_of(made), recorded.values
 
 
@@ -95,7 +95,9 @@ class Agree(Imitate):
 def run_of(table, scenario, save, checkpoint=None):
     made, stages = scenario(table)
     recorded = Recorded()
-    engine(made, table, Settings(3, 3, checkpoint_seconds=0), record=recorded, save=save).fit(stages, checkpoint)
+    engine(made, table, Settings(3, 3, checkpoint_seconds=0), record=recorded, save=save).fit(
+        stages, checkpoint and Checkpoint(*checkpoint)
+    )
     return state_of(made), recorded.values
 
 
@@ -184,7 +186,7 @@ def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(t
         precision = MixedPrecision("16-mixed", "cpu", scaler)  # which Fabric itself gives to GPUs only
         runner.fabric._precision = runner.fabric._strategy.precision = precision
         before = {name: torch.nn.utils.parameters_to_vector(made.participant(name).parameters()).detach() for name in own}
-        runner.fit([replace(both, training=own)], (weights, state) if state else None)
+        runner.fit([replace(both, training=own)], Checkpoint(weights, state) if state else None)
         after = {name: torch.nn.utils.parameters_to_vector(made.participant(name).parameters()).detach() for name in own}
         moved = {name: float((after[name] - before[name]).norm()) for name in own}
         return state_of(made), moved

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from kdcore import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Participant, Training
 from kdcore.errors import TrainingError
 from kdcore.training.callback import Listener
+from kdcore.training.checkpoint import Checkpoint
 from kdcore.training.evaluation import predict
 from kdcore.training.learner import Learner
 
@@ -269,7 +270,7 @@ def test_resumed_from_every_checkpoint_training_ends_with_the_same_bits(table, o
     for weights, state in list(kept):
         made, _, _ = student(table, norm=True)
         again = engine(made, table, settings)
-        again.fit(plan, (weights, state))
+        again.fit(plan, Checkpoint(weights, state))
         assert same_state(state_of(made), state_of(whole))
         assert again.notes == runner.notes
         assert again.learners["student"].steps == runner.learners["student"].steps
