@@ -21,8 +21,33 @@ RESAMPLES, AT_ONCE = 2_000, 100
 Numbers = NDArray[np.float64]
 
 
+class _Bootstrapped:
+    """Base class of evaluations whose confidence interval is computed by a bootstrap."""
+
+    labels: NDArray
+    recordings: NDArray[np.int64] | None
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.labels)
+
+    def resampled(self, counts: Numbers) -> Numbers:
+        """Return the primary metric of R resamples, (R,), in which each sample is repeated `counts` (R, N) times."""
+        raise NotImplementedError
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the primary metric from a percentile bootstrap over samples, or over recordings for windows."""
+        groups = np.arange(self.n) if self.recordings is None else self.recordings
+        values = np.concatenate([self.resampled(counts) for counts in resamples(groups)])
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.nanquantile(values, [tail, 1 - tail]) if not np.isnan(values).all() else (np.nan, np.nan)
+        return float(low), float(high)
+
+
 @dataclass(frozen=True, eq=False)
-class LabelEvaluation:
+class LabelEvaluation(_Bootstrapped):
     """Multi-label predictions of one participant for N samples and L labels, with their metrics.
 
     Args:
@@ -40,11 +65,6 @@ class LabelEvaluation:
     primary: Metric = field(default=METRICS["map"], init=False)
     secondary: Metric = field(default=METRICS["macro_f1"], init=False)
     of_output: Metric = field(default=METRICS["average_precision"], init=False)
-
-    @property
-    def n(self) -> int:
-        """Number of samples."""
-        return len(self.labels)
 
     @property
     def predictions(self) -> NDArray[np.bool_]:
@@ -103,17 +123,12 @@ class LabelEvaluation:
         return float(mean_known(np.where(share > 0, share, np.nan))), "by the same prediction for every sample"
 
     def resampled(self, counts: Numbers) -> Numbers:
-        """Return the mAP of R resamples, (R,), in which each sample is repeated `counts` (R, N) times."""
+        """Return the mAP of R resamples, (R,)."""
         return mean_known(average_precisions(self.probabilities, self.labels, counts))
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of mAP from a percentile bootstrap over samples, or over recordings for windows."""
-        return bootstrap_interval(self)
 
 
 @dataclass(frozen=True, eq=False)
-class ValueEvaluation:
+class ValueEvaluation(_Bootstrapped):
     """Estimates of one participant for V values of N samples, with their metrics.
 
     Args:
@@ -131,11 +146,6 @@ class ValueEvaluation:
     target: Target
     rows: NDArray[np.int64] | None = None
     recordings: NDArray[np.int64] | None = None
-
-    @property
-    def n(self) -> int:
-        """Number of samples."""
-        return len(self.labels)
 
     @property
     def primary(self) -> Metric:
@@ -206,15 +216,10 @@ class ValueEvaluation:
         return baseline.metrics()[self.primary.name], "by always estimating the mean of the training samples"
 
     def resampled(self, counts: Numbers) -> Numbers:
-        """Return the primary metric of R resamples, (R,), in which each sample is repeated `counts` (R, N) times."""
+        """Return the primary metric of R resamples, (R,)."""
         if self.primary.name == "r2":
             return mean_known(r_squared(self.outputs, self.labels, counts))
         return mean_known(mean_errors(np.abs(self.outputs - self.labels), counts))
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the primary metric, see `bootstrap_interval`."""
-        return bootstrap_interval(self)
 
 
 AnyEvaluation = Evaluation | LabelEvaluation | ValueEvaluation
@@ -286,18 +291,6 @@ def resamples(groups: NDArray[np.int64]) -> Iterator[Numbers]:
     for first in range(0, RESAMPLES, AT_ONCE):
         drawn = random.multinomial(count, np.full(count, 1 / count), size=min(AT_ONCE, RESAMPLES - first))
         yield drawn.astype(np.float64)[:, groups]
-
-
-def bootstrap_interval(evaluation: LabelEvaluation | ValueEvaluation) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the primary metric.
-
-    It is computed by a percentile bootstrap over samples, or over recordings if the samples are windows.
-    """
-    groups = np.arange(evaluation.n) if evaluation.recordings is None else evaluation.recordings
-    values = np.concatenate([evaluation.resampled(counts) for counts in resamples(groups)])
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail]) if not np.isnan(values).all() else (np.nan, np.nan)
-    return float(low), float(high)
 
 
 def trackable(names: Sequence[str]) -> list[str]:
