@@ -16,7 +16,6 @@ from kdcore.recipe.models import Recipe
 from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of
 
 DISTILLED, BASELINE = "distilled", "baseline"
-Arm = Literal["distilled", "baseline"]
 
 
 @dataclass(frozen=True)

@@ -40,31 +40,27 @@ def check_components(tree: Mapping[str, Any], places: Places, plugins: PluginMan
     """Look up every component of a recipe's plain values, and validate its options."""
     checked = Checked(problems=_missing_plugins(tree, places, plugins))
     for path, kind, written in components(tree):
-        if component := split(kind, written):
-            _check(checked, path, kind, *component, places, plugins)
-    return checked
-
-
-def _check(
-    checked: Checked, path: Steps, kind: str, name: str, options: dict[str, Any], places: Places, plugins: PluginManager
-) -> None:
-    try:
-        entry = plugins.registry.get(kind, name)
-        model = options_model(entry)
+        if not (component := split(kind, written)):
+            continue
+        name, options = component
+        try:
+            entry = plugins.registry.get(kind, name)
+            model = options_model(entry)
+        except UnknownComponentError:
+            checked.problems.append(_unknown(path, kind, name, places, plugins))
+            continue
+        except PluginError as error:
+            checked.problems.append(places.problem(path, str(error)))
+            continue
         checked.known[path] = entry
-    except UnknownComponentError:
-        checked.problems.append(_unknown(path, kind, name, places, plugins))
-        return
-    except PluginError as error:
-        checked.problems.append(places.problem(path, str(error)))
-        return
-    try:
-        validated(entry, options)
-        checked.usable[path] = entry, options
-    except ValidationError as error:
-        also = TERM_KEYS if kind == "loss" else ()
-        of = f"{kind.replace('_', ' ')} {name!r}"
-        checked.problems += found_by_schema(error, options, places, model, path, of, also)
+        try:
+            validated(entry, options)
+            checked.usable[path] = entry, options
+        except ValidationError as error:
+            also = TERM_KEYS if kind == "loss" else ()
+            of = f"{kind.replace('_', ' ')} {name!r}"
+            checked.problems += found_by_schema(error, options, places, model, path, of, also)
+    return checked
 
 
 def _missing_plugins(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:

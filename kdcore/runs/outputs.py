@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kdcore import __version__
@@ -57,26 +57,18 @@ def store_outputs(
     runs = [read_run(each) for each in ([run_ids] if isinstance(run_ids, (str, Path)) else run_ids)]
     seed = runs[0].facts.seeds[0] if seed is None else seed
     if len(runs) == 1:
-        whole = _part(runs[0], participant, seed)
-        write_outputs(to, whole.outputs)
-        return whole.counts
+        outputs, counts = _compute(runs[0], participant, seed)
+        write_outputs(to, outputs)
+        return counts
     _refuse_other_recipes(runs)
-    parts = [_part(run, participant, seed, ("test",)) for run in runs]
+    parts = [_compute(run, participant, seed, ("test",))[0] for run in runs]
     _refuse_overlap(runs, parts)
-    write_outputs(to, concatenated_outputs([replace(part.outputs, features={}, folded=()) for part in parts]))
-    return {run.folder.name: len(part.outputs.keys) for run, part in zip(runs, parts, strict=True)}
+    write_outputs(to, concatenated_outputs([replace(part, features={}, folded=()) for part in parts]))
+    return {run.folder.name: len(part.keys) for run, part in zip(runs, parts, strict=True)}
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A participant's outputs in one run, and the number of samples of each split."""
-
-    outputs: StoredOutputs
-    counts: dict[str, int]
-
-
-def _part(run: FinishedRun, participant: str, seed: int, splits: Sequence[str] = ()) -> _Part:
-    """Compute the outputs of a run's participant for some splits, all by default."""
+def _compute(run: FinishedRun, participant: str, seed: int, splits: Sequence[str] = ()) -> tuple[StoredOutputs, dict[str, int]]:
+    """Compute the outputs of a run's participant for some splits, all by default; and the number of samples of each split."""
     if seed not in run.facts.seeds:
         raise UsageError(f"{run.folder.name} has no seed {seed} (it has {', '.join(map(str, run.facts.seeds))})")
     context = reopen(run)
@@ -101,7 +93,7 @@ def _part(run: FinishedRun, participant: str, seed: int, splits: Sequence[str] =
         table.target,
     )
     learned = frozenset(learned_from(context.assembly, table, participant))
-    return _Part(replace(outputs, trained_on=learned), {name: len(rows) for name, rows in rows_of.items() if len(rows)})
+    return replace(outputs, trained_on=learned), {name: len(rows) for name, rows in rows_of.items() if len(rows)}
 
 
 def _refuse_unstorable(context: RunContext, distiller: Distiller, participant: str) -> None:
@@ -135,11 +127,11 @@ def _refuse_other_recipes(runs: Sequence[FinishedRun]) -> None:
             raise UsageError(f"{first.folder.name} and {run.folder.name} were made on different recordings")
 
 
-def _refuse_overlap(runs: Sequence[FinishedRun], parts: Sequence[_Part]) -> None:
+def _refuse_overlap(runs: Sequence[FinishedRun], parts: Sequence[StoredOutputs]) -> None:
     """Refuse a sample that two runs have in their test splits."""
     run_of: dict[SampleKey, str] = {}
     for run, part in zip(runs, parts, strict=True):
-        for key in part.outputs.keys:
+        for key in part.keys:
             if run_of.get(key) == run.folder.name:
                 raise UsageError(f"{run.folder.name} is given twice")
             if key in run_of:
