@@ -89,7 +89,8 @@ def _unknown(path: Steps, kind: str, name: str, places: Places, plugins: PluginM
     hint = f"did you mean {near!r}, from the plugin {known[near]!r}?" if near else did_you_mean(name, sorted(known))
     label = kind.replace("_", " ")
     message = f"there is no {label} {name!r}" + (f", but a {others[0].replace('_', ' ')} of that name" if others else "")
-    broken = plugins.broken
+    # A file that a recipe lists is reported at that line, and the process may have read other recipes before.
+    broken = [plugin for plugin in plugins.broken if not plugin.is_file or Path(plugin.target) in plugins.files]
     if len(broken) == 1:
         message += f"; the plugin {broken[0].name!r} is not in use and may have it: {broken[0].failure}"
     elif broken:

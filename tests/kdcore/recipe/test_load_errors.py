@@ -257,6 +257,14 @@ def test_unknown_component_names_broken_plugins(valid, problems):
     assert "the plugin 'torn' is not in use and may have it: ImportError: no module 'tears'" in found.message
 
 
+def test_unknown_component_does_not_name_a_broken_plugin_file_of_another_recipe(valid, problems, tmp_path):
+    (tmp_path / "elsewhere.py").write_text("import tears")
+    [other] = problems(f"plugins: [{tmp_path / 'elsewhere.py'}]\n{valid}")
+    assert "no module 'tears'" in other.message
+    [found] = problems(valid.replace("  - cross-entropy", "  - tears"))
+    assert "elsewhere" not in found.message
+
+
 def test_unknown_component_names_several_broken_plugins_without_their_reasons(valid, load, plugins, monkeypatch):
     rent = Plugin("rent", "rent-dist", "1", "rent", failure="SyntaxError")
     monkeypatch.setitem(plugins.plugins, "rent", rent)
