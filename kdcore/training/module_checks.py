@@ -59,8 +59,8 @@ def unregistered(module: nn.Module) -> list[str]:
 def unsaved_values(module: nn.Module) -> dict[str, list[object]]:
     """Copies of the values that `state_dict` does not contain, by attribute.
 
-    These are numbers, text, tensors, arrays and the states of random generators, also in containers, and buffers that are not
-    persistent.
+    These are numbers, text, tensors, arrays and the states of random generators and optimizers, also in containers, and buffers
+    that are not persistent.
     """
     saved = {id(each) for each in module.state_dict(keep_vars=True).values()}
     values = {}
@@ -89,6 +89,8 @@ def _leaves(value: object, saved: set[int], entered: set[int]) -> Iterator[objec
             yield from _leaves(value.get_state(), saved, entered)
         case random.Random():
             yield from _leaves(value.getstate(), saved, entered)
+        case torch.optim.Optimizer():
+            yield from _leaves(value.state_dict(), saved, entered)
         case Mapping() | list() | tuple() | set() | deque() if id(value) not in entered:
             entered.add(id(value))
             yield len(value)
