@@ -230,4 +230,7 @@ def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> Distillatio
     """Return a loss that is set up with `ctx` as in a run, on the same device."""
     loss = make()
     set_up(loss, example(ctx))
-    return loss.to(ctx.student.logits.device)
+    loss.to(ctx.student.logits.device)
+    with torch.no_grad():
+        loss.begin_epoch(iter([mapped(ctx, lambda name, x: x.detach())]))
+    return loss

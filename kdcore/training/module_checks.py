@@ -36,6 +36,11 @@ def set_up(loss: DistillationLoss, example: Example) -> None:
         raise ValueError(f"it has an attribute {shadowed[0]!r}, which is the name of a method of losses; rename it")
 
 
+def reads_all_samples(loss: DistillationLoss) -> bool:
+    """True if a loss defines `begin_epoch`."""
+    return type(loss).begin_epoch is not DistillationLoss.begin_epoch
+
+
 def not_a_scalar(value: object, like: Tensor | None = None) -> str:
     """Describe what is wrong with the return value of a loss; empty if it is a real scalar tensor.
 

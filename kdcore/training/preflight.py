@@ -18,6 +18,7 @@ from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import DataError, TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.epoch_start import begin_epoch
 from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, unsaved_values
@@ -145,6 +146,7 @@ def _check_stage(
     for mask in step.networks.present.values():
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
+    begin_epoch(step, rows, batch_size, 0)
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES + 1):
         if start == TRIES:  # an option of a loss may be a ramp from 0, such as the strength of an adversary
