@@ -216,8 +216,12 @@ class Networks(Protocol):
         """Axis names of a participant's input."""
         ...
 
-    def forward(self, name: str, x: Tensor) -> Outputs:
-        """Run a participant on `x`."""
+    def parameters(self, name: str) -> dict[str, Tensor]:
+        """Parameters of a participant's network, by name."""
+        ...
+
+    def forward(self, name: str, x: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Outputs:
+        """Run a participant on `x`, with other `parameters` if given."""
         ...
 
     def of_classes(self, classes: Tensor) -> Networks:
@@ -290,20 +294,38 @@ class LossContext:
         """
         return self._networks.axes(of)
 
-    def forward(self, x: Tensor, of: str = "") -> Outputs:
+    def parameters(self, of: str = "") -> dict[str, Tensor]:
+        """The parameters of a participant's network by name, as a basis for those passed to `forward`.
+
+        Those of the learner are the parameters that are trained. Those of teachers and peers are copies that require a
+        gradient, so that none reaches the teacher or peer itself.
+
+        Args:
+            of: Name of a teacher or peer; the learner by default.
+
+        Raises:
+            ValueError: As for `input`.
+        """
+        return self._networks.parameters(of)
+
+    def forward(self, x: Tensor, of: str = "", parameters: Mapping[str, Tensor] | None = None) -> Outputs:
         """Run a participant's network on inputs of the loss's own, such as transformed or mixed copies of `input`.
 
         The learner runs in its current mode: in training, the pass updates running statistics, and its outputs have gradients.
-        Teachers and peers run in evaluation mode. Their weights get no gradient, but `x` does if it requires one.
+        Teachers and peers run in evaluation mode. Their weights get no gradient, but `x` and `parameters` do if they require
+        one.
 
         Args:
             x: (b, …), inputs of any batch size, with the axes of `input`.
             of: Name of a teacher or peer; the learner by default.
+            parameters: Name → tensor that replaces a parameter of the network in this pass, such as one after a gradient step.
+                Names and shapes are those of the method `parameters`; the others stay.
 
         Raises:
-            ValueError: As for `input`, and if `x` requires a gradient that the network cannot compute.
+            ValueError: As for `input`; if `x` requires a gradient that the network cannot compute; and if the network has no
+                parameter of that name and shape.
         """
-        return self._networks.forward(of, x)
+        return self._networks.forward(of, x, parameters)
 
     @property
     def _networks(self) -> Networks:

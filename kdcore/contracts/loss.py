@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -97,6 +97,17 @@ class DistillationLoss(nn.Module):
 
         Raises:
             ValueError: If the shapes do not match; says why.
+        """
+
+    def begin_epoch(self, samples: Iterator[LossContext]) -> None:
+        """Read all training samples at the start of an epoch, for example to compute the mean of each class.
+
+        Called before the first step of every epoch in which the term's learner is trained. Nothing is computed until `samples`
+        is iterated, so a loss that needs them once iterates in epoch 0 only. Networks run in evaluation mode, on samples
+        without augmentation and mixing, and without gradients. Keep results in buffers.
+
+        Args:
+            samples: What `forward` would get, for all samples in turn, in batches of which the last may be smaller.
         """
 
     def forward(self, ctx: LossContext) -> Tensor:

@@ -59,10 +59,17 @@ class MadeUpNetworks:
         self._of(name)
         return ("channel", "time")
 
-    def forward(self, name: str, x: Tensor) -> Outputs:
+    def parameters(self, name: str) -> dict[str, Tensor]:
+        """A factor of all outputs, with the precision and device of the logits."""
+        return {
+            "scale": torch.ones((), dtype=self._of(name).logits.dtype, device=self._of(name).logits.device).requires_grad_()
+        }
+
+    def forward(self, name: str, x: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Outputs:
         """Outputs for `x`."""
         numbers = x.flatten(1)
         factors = 1 + torch.tanh(numbers @ torch.linspace(-1, 1, numbers.shape[1]).to(numbers))
+        factors = factors * (parameters or {}).get("scale", 1)
 
         def scaled(value: Tensor) -> Tensor:
             mean = value.mean(dim=0)
@@ -223,4 +230,7 @@ def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> Distillatio
     """Return a loss that is set up with `ctx` as in a run, on the same device."""
     loss = make()
     set_up(loss, example(ctx))
-    return loss.to(ctx.student.logits.device)
+    loss.to(ctx.student.logits.device)
+    with torch.no_grad():
+        loss.begin_epoch(iter([mapped(ctx, lambda name, x: x.detach())]))
+    return loss

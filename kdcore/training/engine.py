@@ -19,6 +19,7 @@ from kdcore.training.checkpoint import Checkpoint, Spacing
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.divergence import Skipping, growing_losses
 from kdcore.training.epoch_report import EpochReport
+from kdcore.training.epoch_start import begin_epoch
 from kdcore.training.evaluation import predict
 from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
@@ -209,6 +210,17 @@ class Engine:
             seed_everything(derive(self._epoch_seed(context), self.fabric.global_rank))
         for learner in context.learners:
             learner.begin_epoch(context.training(learner.name))
+        if not resumed:
+            self._set_progress(context)
+            with self.fabric.autocast():
+                begin_epoch(context.step, context.rows, context.batch_size, self._epoch_seed(context))
+
+    @staticmethod
+    def _set_progress(context: StageContext) -> None:
+        """Give the losses their progress."""
+        for learner in context.learners:
+            epochs = context.training(learner.name).epochs
+            context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
 
     def _epoch_seed(self, context: StageContext) -> int:
         return derive(self.settings.seed, context.stage.order, context.before + context.epoch)
@@ -234,9 +246,7 @@ class Engine:
         """Give the losses their progress, and the gradient watch and the step guard the state before this step."""
         self.phases.begin_step()
         context.index = index
-        for learner in context.learners:
-            epochs = context.training(learner.name).epochs
-            context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
+        self._set_progress(context)
         if context.step.mix:
             context.step.mix_seed = derive(self._epoch_seed(context), "mix", index)
         self.watch.begin_step(index, context.steps, context.step.names)

@@ -109,10 +109,16 @@ class EpochReport:
         for name, (gradient, largest, rival) in self.watch.vanished().items():
             learner, term = name.split("/", 1)
             against = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
+            what, hint = (
+                "no longer matters",
+                "Look for detach, saturation or a margin that every sample meets; if that is intended, ",
+            )
+            if name not in self.watch.effective:
+                what, hint = "has had no effect", "If it starts later, for example with a memory that fills first, "
             self.listener.say(
-                f"{self.distiller.describe_term(learner, term)} no longer matters in stage {context.stage.name}, epoch "
+                f"{self.distiller.describe_term(learner, term)} {what} in stage {context.stage.name}, epoch "
                 f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{against}. "
-                "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
+                f"{hint}ignore this line"
             )
             shares.append((f"train/{name}/vanished", context.by_name[learner], gradient / largest if largest else 0.0))
         return shares

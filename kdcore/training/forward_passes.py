@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,6 +12,7 @@ from torch.func import functional_call
 from kdcore.contracts.batch import Batch, LossContext, Outputs
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.needs import Needs
+from kdcore.suggestions import did_you_mean
 from kdcore.training.classifiers import with_classifiers
 from kdcore.training.participants import Distiller, TermSpec, evaluating
 
@@ -50,20 +51,36 @@ class TermNetworks:
         """Axis names of a participant's input, without the batch axis; empty if unknown."""
         return self._member(name).layout
 
-    def forward(self, name: str, x: Tensor) -> Outputs:
+    def parameters(self, name: str) -> dict[str, Tensor]:
+        """Parameters by name: the learner's own, and copies of those of others.
+
+        Raises:
+            ValueError: If the term cannot run that participant.
+        """
+        member = self._member(name)
+        named = dict(member.encoder.named_parameters())
+        if member.name == self.learner:
+            return dict(named)
+        return {key: parameter.detach().clone().requires_grad_() for key, parameter in named.items()}
+
+    def forward(self, name: str, x: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Outputs:
         """Run a participant on `x`: the learner with gradients, others in evaluation mode and without gradients of weights.
 
         Raises:
-            ValueError: If the term cannot run that participant, or `x` requires a gradient that its network does not compute.
+            ValueError: If the term cannot run that participant, `x` requires a gradient that its network does not compute, or
+                it lacks one of the `parameters`.
         """
-        member = self._member(name)
+        member, given = self._member(name), dict(parameters or {})
+        _refuse_other_parameters(member, given)
         if member.name == self.learner:
-            outputs = self._restricted(member.collect(member.encoder(x)))
+            logits = functional_call(member.encoder, given, (x,)) if given else member.encoder(x)
+            outputs = self._restricted(member.collect(logits))
             self.passes.append(outputs)
             return outputs
-        with evaluating(member.encoder), torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+        differentiable = x.requires_grad or any(each.requires_grad for each in given.values())
+        with evaluating(member.encoder), torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
             fixed = {key: parameter.detach() for key, parameter in member.encoder.named_parameters()}
-            outputs = self._restricted(member.collect(functional_call(member.encoder, fixed, (x,))))
+            outputs = self._restricted(member.collect(functional_call(member.encoder, fixed | given, (x,))))
         if torch.is_grad_enabled() and x.requires_grad and not outputs.logits.requires_grad:
             raise ValueError(f"the inputs require a gradient, which the network of {name!r} does not compute")
         return outputs
@@ -81,6 +98,17 @@ class TermNetworks:
 
     def _restricted(self, outputs: Outputs) -> Outputs:
         return outputs if self.classes is None else outputs.of_classes(self.classes)
+
+
+def _refuse_other_parameters(member: Participant, given: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that the network lacks, which `functional_call` would ignore, and those of another shape."""
+    own = dict(member.encoder.named_parameters()) if given else {}
+    for key, value in given.items():
+        if key not in own:
+            raise ValueError(f"the network of {member.name!r} has no parameter {key!r} ({did_you_mean(key, own)})")
+        if value.shape != own[key].shape:
+            shapes = f"{tuple(own[key].shape)}, not {tuple(value.shape)}"
+            raise ValueError(f"the parameter {key!r} of the network of {member.name!r} has the shape {shapes}")
 
 
 def run_by(distiller: Distiller, learner: str, spec: TermSpec) -> list[str]:

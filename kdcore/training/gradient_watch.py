@@ -60,6 +60,7 @@ class GradientWatch:
         negligible: ``learner/term`` → number of consecutive checks with a negligible gradient.
         seen: ``learner/term`` → last (gradient, largest gradient of the learner, term with the largest gradient).
         reported: Terms already reported as vanished.
+        effective: Terms whose gradient was not negligible at some check.
     """
 
     taps: bool = True
@@ -68,6 +69,7 @@ class GradientWatch:
     negligible: dict[str, int] = field(default_factory=dict)
     seen: dict[str, tuple[float, float, str]] = field(default_factory=dict)
     reported: list[str] = field(default_factory=list)
+    effective: set[str] = field(default_factory=set)
 
     def begin_epoch(self) -> None:
         """Check all terms again in this epoch."""
@@ -112,6 +114,7 @@ class GradientWatch:
                 continue
             if norm > NEGLIGIBLE * norms[largest]:
                 self.settled.add(name)
+                self.effective.add(name)
                 self.negligible[name] = 0
             else:
                 self.negligible[name] = self.negligible.get(name, 0) + 1
@@ -135,12 +138,14 @@ class GradientWatch:
             "negligible": dict(self.negligible),
             "seen": {name: list(each) for name, each in self.seen.items()},
             "reported": list(self.reported),
+            "effective": sorted(self.effective),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         self.settled, self.negligible = set(state["settled"]), dict(state["negligible"])
         self.seen, self.reported = {name: tuple(each) for name, each in state["seen"].items()}, list(state["reported"])
+        self.effective = set(state["effective"])
 
 
 @cache

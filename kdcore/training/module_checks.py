@@ -36,6 +36,11 @@ def set_up(loss: DistillationLoss, example: Example) -> None:
         raise ValueError(f"it has an attribute {shadowed[0]!r}, which is the name of a method of losses; rename it")
 
 
+def reads_all_samples(loss: DistillationLoss) -> bool:
+    """True if a loss defines `begin_epoch`."""
+    return type(loss).begin_epoch is not DistillationLoss.begin_epoch
+
+
 def not_a_scalar(value: object, like: Tensor | None = None) -> str:
     """Describe what is wrong with the return value of a loss; empty if it is a real scalar tensor.
 
@@ -59,8 +64,8 @@ def unregistered(module: nn.Module) -> list[str]:
 def unsaved_values(module: nn.Module) -> dict[str, list[object]]:
     """Copies of the values that `state_dict` does not contain, by attribute.
 
-    These are numbers, text, tensors, arrays and the states of random generators, also in containers, and buffers that are not
-    persistent.
+    These are numbers, text, tensors, arrays and the states of random generators and optimizers, also in containers, and buffers
+    that are not persistent.
     """
     saved = {id(each) for each in module.state_dict(keep_vars=True).values()}
     values = {}
@@ -89,6 +94,8 @@ def _leaves(value: object, saved: set[int], entered: set[int]) -> Iterator[objec
             yield from _leaves(value.get_state(), saved, entered)
         case random.Random():
             yield from _leaves(value.getstate(), saved, entered)
+        case torch.optim.Optimizer():
+            yield from _leaves(value.state_dict(), saved, entered)
         case Mapping() | list() | tuple() | set() | deque() if id(value) not in entered:
             entered.add(id(value))
             yield len(value)

@@ -18,11 +18,12 @@ from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import DataError, TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.epoch_start import begin_epoch
 from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, unsaved_values
 from kdcore.training.participants import Distiller
-from kdcore.training.side_effects import side_effects_refused
+from kdcore.training.side_effects import gradient_versions, side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
@@ -145,6 +146,7 @@ def _check_stage(
     for mask in step.networks.present.values():
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
+    begin_epoch(step, rows, batch_size, 0)
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES + 1):
         if start == TRIES:  # an option of a loss may be a ramp from 0, such as the strength of an adversary
@@ -172,11 +174,19 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
     description = distiller.describe_term(term.learner, term.spec.id)
     state = {name: each.clone() for name, each in term.loss.named_buffers()}
+    versions = gradient_versions(distiller)
     with side_effects_refused(description, context):
         try:
             value = step.value(term, context)
         except DataError as error:  # the loss reads sample indices, which this batch lacks
             raise DataError(f"{description}: {error}") from error
+    if left := [name for name, each in gradient_versions(distiller).items() if each != versions.get(name)]:
+        whose, name = _owner(distiller, left[0])
+        owner = "the loss" if whose == description else whose
+        raise TrainingError(
+            f"{description} calls backward, which leaves a gradient in {name!r} of {owner}; "
+            "a run discards it, or adds it to its own: return the sum of all that is minimised, or use torch.autograd.grad"
+        )
     if step.mix and term.loss.needs.labels and _changed(state, dict(term.loss.named_buffers())):
         raise TrainingError(
             f"{description} updates its state at each call, and a mixed batch calls a loss that reads labels once for each of "

@@ -1,4 +1,4 @@
-"""Detects side effects of a loss: changed global settings of PyTorch, and in-place changes of its inputs."""
+"""Detects side effects of a loss: changed settings of PyTorch, in-place changes of its inputs, and accumulated gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdcore.contracts.batch import LossContext, Outputs
 from kdcore.errors import TrainingError
@@ -43,6 +43,13 @@ def side_effects_refused(description: str, context: LossContext) -> Iterator[Non
             raise TrainingError(
                 f"{description} changes the {name} that it is given in place, and other terms read them too; clone them"
             )
+
+
+def gradient_versions(module: nn.Module) -> dict[str, tuple[int, int] | None]:
+    """Parameter → identity and version of its accumulated gradient, which change if backward is called; None without one."""
+    return {
+        name: None if each.grad is None else (id(each.grad), each.grad._version) for name, each in module.named_parameters()
+    }
 
 
 def _settings() -> dict[str, object]:

@@ -18,7 +18,7 @@ from kdcore.errors import RecipeError, TrainingError, UsageError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model, validated
 from kdcore.recipe.problems import Places, found_by_schema
-from kdcore.training.module_checks import not_a_scalar, set_up
+from kdcore.training.module_checks import not_a_scalar, reads_all_samples, set_up
 
 Answers = Tensor | Outputs
 """Logits (B, classes), or logits with activations by tap."""
@@ -177,6 +177,8 @@ class TensorLoss(nn.Module):
         needs, missing = self.needs, []
         if needs.forward_passes:
             raise UsageError(f"the loss {self.name!r} runs networks: use it in kdcore.distil or a recipe")
+        if reads_all_samples(self.term):
+            raise UsageError(f"the loss {self.name!r} reads all training samples before an epoch: use it in a recipe")
         for argument, count, outputs in (("teacher", needs.teachers, teachers), ("peers", needs.peers, peers)):
             if len(outputs) < count:
                 missing.append(f"{argument}=" if count == 1 else f"{argument}={{name: outputs}} of at least {count}")

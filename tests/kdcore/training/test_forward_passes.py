@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import learning
 import pytest
 import torch
@@ -170,3 +172,84 @@ def test_a_loss_may_differentiate_with_respect_to_its_inputs(table):
     made = learning.distiller(table, [TermSpec("labels", 1.0, Labels), TermSpec("adversarial", 1.0, Adversarial)])
     found = preflight(made, [learning.students()], table, 4, withheld=False)
     assert found.terms[-1].gradient > 0
+
+
+def after_a_step(ctx, x, y, rate=0.1):
+    """A student's cross-entropy after a step of gradient descent towards the learner's probabilities."""
+    before = ctx.parameters("student")
+    soft = ctx.forward(x).logits.softmax(1)
+    imitation = -(soft * ctx.forward(x, of="student", parameters=before).logits.log_softmax(1)).sum(1).mean()
+    gradients = torch.autograd.grad(imitation, list(before.values()), create_graph=True)
+    after = {name: each - rate * gradient for (name, each), gradient in zip(before.items(), gradients, strict=True)}
+    return F.cross_entropy(ctx.forward(x, of="student", parameters=after).logits, y)
+
+
+def test_a_teacher_may_learn_from_the_student_after_a_step(table):
+    made = learning.distiller(table, TERMS).double().eval()
+    teacher, student = made.participant("teacher").encoder, made.participant("student").encoder
+    given = TermNetworks(made, "teacher", ["student"])
+    x = {name: table.batch(table.rows["train"][:4], [name]).signals[name].double() for name in ("teacher", "student")}
+    y = torch.tensor([0, 1, 1, 0])
+
+    class Inputs(TermNetworks):
+        def forward(self, name, _, parameters=None):
+            return given.forward(name, x[name or "teacher"], parameters)
+
+    ctx = LossContext(
+        Outputs(torch.zeros(4, 2)), {}, Batch(torch.arange(4), {}, None), networks=Inputs(made, "teacher", ["student"])
+    )
+    value = after_a_step(ctx, None, y)
+    weights = dict(teacher.named_parameters())
+    gradients = dict(zip(weights, torch.autograd.grad(value, list(weights.values()), allow_unused=True), strict=True))
+    state = learning.state_of(student)
+
+    def by_hand():
+        copy = deepcopy(student)
+        optimizer = torch.optim.SGD(copy.parameters(), lr=0.1)
+        with torch.no_grad():
+            soft = teacher(x["teacher"]).softmax(1)
+        F.cross_entropy(copy(x["student"]), soft).backward()
+        optimizer.step()
+        with torch.no_grad():
+            return float(F.cross_entropy(copy(x["student"]), y))
+
+    assert float(value.detach()) == pytest.approx(by_hand(), rel=1e-12)
+    assert learning.same_state(student.state_dict(), state)
+    for name, weight in weights.items():
+        at = int(gradients[name].abs().argmax())
+        flat, sides = weight.data.view(-1), []
+        for shift in (1e-5, -1e-5):
+            flat[at] += shift
+            sides.append(by_hand())
+            flat[at] -= shift
+        assert float(gradients[name].view(-1)[at]) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-4, abs=1e-9), name
+    assert max(float(each.abs().max()) for each in gradients.values()) > 1e-6
+
+
+def test_the_learner_may_be_run_with_other_parameters(table):
+    made = learning.distiller(table, TERMS)
+    context = contexts(made, table)[0]["reversed"][1]
+    own = context.parameters()
+    assert all(mine is each for mine, each in zip(own.values(), made.participant("student").encoder.parameters(), strict=True))
+    last = list(own)[-1]
+    shifted = context.forward(context.input(), parameters={last: own[last] + 1}).logits
+    torch.testing.assert_close(shifted, context.forward(context.input()).logits + 1)
+    teacher = made.participant("teacher")
+    before = learning.state_of(teacher)
+    for copy in context.parameters("teacher").values():
+        copy.data.fill_(7)
+    assert learning.same_state(teacher.state_dict(), before)
+
+
+@pytest.mark.parametrize("of", ["", "teacher"])
+def test_parameters_that_a_network_lacks_are_refused(table, of):
+    context = contexts(learning.distiller(table, TERMS), table)[0]["reversed"][1]
+    name, value = list(context.parameters(of).items())[-1]
+    with pytest.raises(
+        ValueError, match=rf"the network of '{of or 'student'}' has no parameter '{name}s' \(did you mean '{name}'"
+    ):
+        context.forward(context.input(of), of, {name + "s": value})
+    with pytest.raises(
+        ValueError, match=rf"the parameter '{name}' of the network of '{of or 'student'}' has the shape \(2,\), not \(3,\)"
+    ):
+        context.forward(context.input(of), of, {name: torch.zeros(3)})

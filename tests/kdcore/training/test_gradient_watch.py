@@ -90,6 +90,20 @@ def test_a_term_that_detaches_after_three_steps_is_said_once(table):
     assert values["train/student/odd/vanished"] == {2: 0.0}
 
 
+class StartsLater(DistillationLoss):
+    """Fills its memory in the first epoch."""
+
+    def forward(self, ctx):
+        return ctx.student.logits.square().mean() * float(ctx.progress.epoch > 0)
+
+
+def test_a_term_that_has_not_started_is_not_said_to_have_ended(table):
+    _, lines, _ = trained(table, StartsLater)
+    assert len(lines) == 1
+    assert "term 'odd' of student (loss 'odd' of plugin 'x') has had no effect in stage student, epoch 1" in lines[0]
+    assert lines[0].endswith("If it starts later, for example with a memory that fills first, ignore this line")
+
+
 def test_a_gradient_that_decays_is_said_with_its_size_and_that_of_the_largest(table):
     made, lines, values = trained(table, Decays, epochs=4)
     assert len(lines) == 1

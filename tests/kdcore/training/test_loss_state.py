@@ -116,6 +116,51 @@ def test_state_of_any_kind_is_found_where_a_checkpoint_would_miss_it(table, make
     assert unsaved(lambda loss: None) == ()
 
 
+class OwnOptimizer(DistillationLoss):
+    """Trains a critic with an optimizer of its own, and clears the critic's gradients or leaves them."""
+
+    def __init__(self, name, leaves):
+        super().__init__()
+        self.critic, self.leaves = torch.nn.Linear(2, 1), leaves
+        self.optimizer = getattr(torch.optim, name)(self.critic.parameters(), lr=0.1)
+
+    def forward(self, ctx):
+        self.critic(ctx.student.logits.detach()).square().mean().backward()
+        self.optimizer.step()
+        if not self.leaves:
+            self.optimizer.zero_grad()
+        return ctx.student.logits.square().mean()
+
+
+@pytest.mark.parametrize(("name", "unsaved"), [("Adam", ("optimizer",)), ("SGD", ())])
+def test_the_state_of_an_optimizer_of_its_own_is_not_saved(table, name, unsaved):
+    made = learning.distiller(table, [TermSpec("own", 1.0, lambda: OwnOptimizer(name, leaves=False))])
+    (check,) = preflight(made, [learning.students(taught=())], table, 4, False).terms
+    assert check.unsaved == unsaved
+
+
+class CallsBackward(DistillationLoss):
+    """Calls backward on the learner's graph."""
+
+    def forward(self, ctx):
+        value = ctx.student.logits.square().mean()
+        value.backward(retain_graph=True)
+        return value
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (CallsBackward, r"'\S+' of the encoder of student"),
+        (lambda: OwnOptimizer("SGD", leaves=True), "'critic.weight' of the loss"),
+    ],
+)
+def test_a_loss_that_leaves_gradients_in_parameters_is_refused(table, make, where):
+    made = learning.distiller(table, [TermSpec("own", 1.0, make)])
+    with pytest.raises(TrainingError, match=rf"^term 'own' of student calls backward, which leaves a gradient in {where}; "):
+        preflight(made, [learning.students(taught=())], table, 4, False)
+
+
 class MadeLate(Remembers):
     """Creates its buffer in the first call."""
 

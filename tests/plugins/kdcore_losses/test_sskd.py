@@ -41,7 +41,7 @@ class Networks:
     def axes(self, name):
         return self.named[name or "student"]
 
-    def forward(self, name, x):
+    def forward(self, name, x, parameters=None):
         return self.networks[name or "student"](x)
 
 
