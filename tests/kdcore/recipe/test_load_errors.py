@@ -260,7 +260,7 @@ def test_unknown_component_names_broken_plugins(valid, problems):
 def test_unknown_component_does_not_name_a_broken_plugin_file_of_another_recipe(valid, problems, tmp_path):
     (tmp_path / "elsewhere.py").write_text("import tears")
     [other] = problems(f"plugins: [{tmp_path / 'elsewhere.py'}]\n{valid}")
-    assert "no module 'tears'" in other.message
+    assert "No module named 'tears'" in other.message
     [found] = problems(valid.replace("  - cross-entropy", "  - tears"))
     assert "elsewhere" not in found.message
 
