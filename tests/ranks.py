@@ -86,6 +86,31 @@ def second_derivatives(rank: int, world_size: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+def compared_with_one_process(rank: int, world_size: int, folder: Path) -> None:
+    """Train a stage twice, where one process takes no time and where it takes an hour; write the engines' notes."""
+    import learning
+    from lightning_fabric import Fabric
+
+    from kdcore.training.engine import Engine, Settings
+    from kdcore.training.phases import Phases
+    from kdcore.training.process_check import ProcessCheck
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    fabric = Fabric(accelerator="cpu", devices=world_size, strategy="ddp_find_unused_parameters_true")
+    fabric.launch()
+    (folder / str(rank)).mkdir()
+    table, found = learning.table(folder / str(rank)), []
+    for seconds in (1e-9, 3600.0):
+        check = ProcessCheck(shortest=1)
+        check._seconds = lambda step, batches, fabric, seconds=seconds: seconds  # type: ignore[method-assign]
+        engine = Engine(fabric, learning.distiller(table), table, Settings(3, 2), phases=Phases(True), process_check=check)
+        engine.fit([learning.students(epochs=6, batch_size=2)])
+        found.append(engine.notes)
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
 def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
     """An engine whose clock says on one rank only that a checkpoint is due."""
     os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank))
