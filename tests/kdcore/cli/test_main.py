@@ -154,6 +154,18 @@ def test_the_version():
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"kdcore {__version__}\n"
 
 
+def test_no_objects_are_searched_for_cycles_after_a_command():
+    script = dedent("""
+        import atexit, gc, sys
+        atexit.register(lambda: print(len(gc.get_objects()) < 1000 < gc.get_freeze_count()))
+        sys.argv = ["kdcore", "--version"]
+        from kdcore.cli.main import main
+        main()
+    """)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "True"
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
