@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kdcore.errors import TrainingError
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 
 
@@ -58,12 +59,55 @@ def gradients(rank: int, world_size: int, folder: Path) -> None:
         for parameter in model.parameters():
             assert parameter.grad is not None
             dist.all_reduce(parameter.grad)
-            parameter.grad /= world_size
+            parameter.grad.div_(world_size)
         found.append(
             {f"gradient of {name}": p.grad.clone() for name, p in model.named_parameters()} | dict(model.named_buffers())
         )
         model.zero_grad()
     torch.save((found, model.eval()(batch())), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def second_derivatives(rank: int, world_size: int, folder: Path) -> None:
+    """Ask for the gradient of a gradient, through batch normalisation and through gathered outputs; write the errors."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    errors = []
+    for layer in (nn.BatchNorm1d(3), gatherer(world_size)):
+        assert layer
+        if isinstance(layer, nn.Module):
+            synchronise_batch_norm(layer)
+        x = batch().float().requires_grad_()
+        try:
+            torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+            errors.append("")
+        except TrainingError as error:
+            errors.append(str(error))
+    torch.save(errors, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def compared_with_one_process(rank: int, world_size: int, folder: Path) -> None:
+    """Train a stage twice, where one process takes no time and where it takes an hour; write the engines' notes."""
+    import learning
+    from lightning_fabric import Fabric
+
+    from kdcore.training.engine import Engine, Settings
+    from kdcore.training.phases import Phases
+    from kdcore.training.process_check import ProcessCheck
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    fabric = Fabric(accelerator="cpu", devices=world_size, strategy="ddp_find_unused_parameters_true")
+    fabric.launch()
+    (folder / str(rank)).mkdir()
+    table, found = learning.table(folder / str(rank)), []
+    for seconds in (1e-9, 3600.0):
+        check = ProcessCheck(shortest=1)
+        check._seconds = lambda step, batches, fabric, seconds=seconds: seconds  # type: ignore[method-assign]
+        engine = Engine(fabric, learning.distiller(table), table, Settings(3, 2), phases=Phases(True), process_check=check)
+        engine.fit([learning.students(epochs=6, batch_size=2)])
+        found.append(engine.notes)
+    torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 

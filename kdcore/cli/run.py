@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def run(
 
     if dry_run and profile:
         raise UsageError("--profile cannot be combined with --dry-run, which does not train")
+    gc.freeze()  # torch's modules are never garbage, and each full collection would search their objects for 0.1 s
     with ConsoleListener(stderr()) as listener:
         if dry_run:
             if preflight := rehearse(recipe, overrides or [], callbacks=[listener]):
@@ -65,6 +67,7 @@ def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = 
     from kdcore.cli.console import ConsoleListener, stderr
     from kdcore.runs.run import resume as go_on
 
+    gc.freeze()  # as in `run`
     with ConsoleListener(stderr()) as listener:
         result = go_on(run_id, overrides or [], callbacks=[listener], profile=profile, began=STARTED)
     _show(result, profile)

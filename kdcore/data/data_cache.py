@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -126,8 +127,9 @@ class ColumnCache:
             DataError: If the samples of a branch differ in shape or the disk is full.
         """
         members = [[samples[number] for number in each.numbers] for each in wanted]
+        code_of = cache(_code)  # once per class, for as long as this call lasts: code may be edited between two
         entries = [
-            self._entry(fingerprint, dataset, each.branch, cutting, chosen)
+            self._entry(fingerprint, dataset, each.branch, cutting, chosen, code_of)
             for each, chosen in zip(wanted, members, strict=True)
         ]
         try:
@@ -148,15 +150,22 @@ class ColumnCache:
                 _remove(entry)  # a mapped file exists until its tensor is deleted
 
     def _entry(
-        self, fingerprint: str | None, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]
+        self,
+        fingerprint: str | None,
+        dataset: Dataset,
+        branch: Branch,
+        cutting: Cutting | None,
+        samples: Sequence[Sample],
+        code_of: Callable[[type], str],
     ) -> Path:
         """Return the folder of a column; for one that must not be kept, a new folder that counts as unfinished."""
-        unknown = [type(each).__name__ for each in (dataset, *branch.on_samples) if not _code(type(each))]
+        unknown = [type(each).__name__ for each in (dataset, *branch.on_samples) if not code_of(type(each))]
         if fingerprint is not None and unknown:
             warn(f"prepared data are not cached: the source file of the class {unknown[0]!r} is unknown")
         if fingerprint is None or unknown:
             return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}{UNFINISHED}"
-        return self.folder / identity(fingerprint, dataset, branch, cutting, samples, self.checks)
+        code = [code_of(type(each)) for each in (dataset, *branch.on_samples, *self.checks)]
+        return self.folder / identity(fingerprint, branch, cutting, samples, code)
 
     def _make_room(self, used: Sequence[Path]) -> None:
         """Remove the least recently used columns until the folder keeps its limit, except those in use."""
@@ -356,19 +365,19 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def identity(
-    fingerprint: str,
-    dataset: Dataset,
-    branch: Branch,
-    cutting: Cutting | None,
-    samples: Sequence[Sample],
-    checks: Sequence[LeakageCheck],
-) -> str:
-    """Return the name of a column's folder, which depends on the data, their description, options, and the code."""
-    sources = [_code(type(each)) for each in (dataset, *branch.on_samples, *checks)]
+def identity(fingerprint: str, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample], code: Sequence[str]) -> str:
+    """Return the name of a column's folder, which depends on the data, their description, options, and the code.
+
+    Args:
+        fingerprint: Hash of the recordings.
+        branch: Modality and transforms.
+        cutting: Windows to cut; None for whole recordings.
+        samples: The samples of the column.
+        code: Hashes of the code of the dataset, the transforms and the leakage checks.
+    """
     keys = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
     modality = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
-    parts = [FORMAT, fingerprint, modality, branch.identity, sources, str(cutting), keys]
+    parts = [FORMAT, fingerprint, modality, branch.identity, list(code), str(cutting), keys]
     return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 

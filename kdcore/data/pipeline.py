@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +142,7 @@ class Pipeline:
         else:
             rests = []
             if len(done) > 1 and not runs_per_batch(trunk[0]):
-                done, trunk = [_in_chunks(trunk[0], tuple(done), room)], trunk[1:]
+                done, trunk = [_in_chunks(trunk[:1], tuple(done), room)], trunk[1:]
             if len(done) == 1:
                 done[0], trunk = _advance(trunk, done[0], train, room)
         self.batch_transforms = BatchTransforms(rests, trunk)
@@ -170,18 +171,25 @@ class Room:
 
 
 def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Room) -> tuple[Tensor, list[nn.Module]]:
-    """Apply `transforms` to all of `x` up to the first that must run per batch; return the result and the rest."""
+    """Apply `transforms` to all of `x` up to the first that must run per batch; return the result and the rest.
+
+    Only the results before a transform that is fitted, and the last ones, are stored.
+    """
+    ready: list[nn.Module] = []
     for index, transform in enumerate(transforms):
-        if not runs_per_batch(transform):
-            if _needs_fit(transform):
-                transform.fit(room.rows(x, train))  # type: ignore[operator]
-            first = _apply(transform, x[:1])
+        runs_once = not runs_per_batch(transform)
+        if runs_once and _needs_fit(transform):
+            x, ready = _in_chunks(ready, x, room), []
+            transform.fit(room.rows(x, train))  # type: ignore[operator]
+        if runs_once:
+            first = _apply_all([*ready, transform], x[:1])
             if first.numel() * first.element_size() * len(x) <= room.limit:
-                x = _in_chunks(transform, x, room)
+                ready.append(transform)
                 continue
+        x = _in_chunks(ready, x, room)
         _fit_following(transforms[index:], x, train, room)
         return x, list(transforms[index:])
-    return x, []
+    return _in_chunks(ready, x, room), []
 
 
 def _needs_fit(transform: nn.Module) -> bool:
@@ -198,7 +206,7 @@ def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, ro
         if _needs_fit(transform):
             transform.fit(sample)  # type: ignore[operator]
         if transform is not transforms[last] and _runs_in_evaluation(transform):
-            sample = _in_chunks(transform, sample, room)
+            sample = _in_chunks([transform], sample, room)
 
 
 def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor, room: Room) -> None:
@@ -209,8 +217,8 @@ def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor, room
     for branch, column in zip(pipeline.branches, columns, strict=True):
         part = room.rows(column, train)
         head = BatchTransforms([branch.on_batches], []).eval()
-        parts.append(_in_chunks(head, part, room) if branch.on_batches else part)
-    x = _in_chunks(pipeline.trunk[0], tuple(parts), room) if len(parts) > 1 else parts[0]
+        parts.append(_in_chunks([head], part, room) if branch.on_batches else part)
+    x = _in_chunks(pipeline.trunk[:1], tuple(parts), room) if len(parts) > 1 else parts[0]
     _fit_following(pipeline.trunk[1:] if len(parts) > 1 else pipeline.trunk, x, torch.arange(len(train)), room)
 
 
@@ -223,20 +231,29 @@ def _apply(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         transform.train(was)
 
 
-def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...], room: Room) -> Tensor:
-    size = len(x[0]) if isinstance(x, tuple) else len(x)
-    result = None
-    for start in range(0, size, CHUNK):
-        span = slice(start, start + CHUNK)
-        piece = _apply(transform, tuple(part[span] for part in x) if isinstance(x, tuple) else x[span])
+def _apply_all(transforms: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for transform in transforms:
+        x = _apply(transform, x)
+    return x
+
+
+def _in_chunks(transforms: Sequence[nn.Module], x: Tensor | tuple[Tensor, ...], room: Room) -> Tensor:
+    """Apply all of `transforms` to one chunk of rows after another; return `x` if there are none."""
+    size, result, forms = len(x[0]) if isinstance(x, tuple) else len(x), None, list[str]()
+    for start in range(0, size if transforms else 0, CHUNK):
+        rows = slice(start, min(start + CHUNK, size))
+        piece: Any = tuple(part[rows] for part in x) if isinstance(x, tuple) else x[rows]
+        for index, transform in enumerate(transforms):
+            piece = _apply(transform, piece)
+            form = f"{tuple(piece.shape[1:])} of {piece.dtype}"
+            if not start:
+                forms.append(form)
+            if form != forms[index] or len(piece) != rows.stop - start:
+                raise DataError(
+                    f"{type(transform).__name__} must give a row for each window, all of one shape and type, but gives "
+                    f"{forms[index]} first and {form} later, and {len(piece)} rows for {rows.stop - start} windows"
+                )
         if result is None:
             result = room.empty((size, *piece.shape[1:]), piece)
-        if piece.shape != result[span].shape or piece.dtype != result.dtype:
-            one, other = (f"{tuple(each.shape[1:])} of {each.dtype}" for each in (result, piece))
-            raise DataError(
-                f"{type(transform).__name__} must give a row for each window, all of one shape and type, but gives {one} "
-                f"first and {other} later"
-            )
-        result[span] = piece
-    assert result is not None
-    return result
+        result[rows] = piece
+    return x if result is None else result  # type: ignore[return-value]

@@ -37,6 +37,7 @@ from kdcore.training.engine import Engine
 from kdcore.training.fabric import gradient_scaler, make_fabric, reset_peak_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, CHECKS, EVALUATION, OWN, REPORT, START, TRACKING, Phases, in_order
+from kdcore.training.process_check import ProcessCheck
 from kdcore.training.randomness import preserved_torch
 from kdcore.training.step_trace import StepTrace
 
@@ -101,7 +102,7 @@ class RunSession:
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
         self.interrupts = Interrupts(lambda line: self.listener.say(line), self._ask_to_stop)
-        self.tracker = Tracker()
+        self.tracker, self.process_check = Tracker(), ProcessCheck()
         self.recorder: RunRecorder | None = None
         self._engine: Engine | None = None
         self._open = ExitStack()
@@ -249,6 +250,7 @@ class RunSession:
             trained=trained_stages(self.plan, seed, self.state.retrain),
             scaler=self.scaler,
             phases=self.phases,
+            process_check=self.process_check,
         )
 
     def _distiller(self, seed: int, arm: str) -> Distiller:

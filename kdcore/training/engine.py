@@ -24,7 +24,8 @@ from kdcore.training.evaluation import predict
 from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
-from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
+from kdcore.training.phases import CHECKPOINTS, CHECKS, EVALUATION, TEACHERS, Phases
+from kdcore.training.process_check import ProcessCheck
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.settings import Settings
 from kdcore.training.sharding import FullWeights, ShardedWeights
@@ -54,6 +55,7 @@ class Engine:
         scaler: Gradient scaler for float16; None for other precisions.
         finish: Called with (weights, state) after the last epoch of the last stage, before averaged or best weights are loaded.
         phases: Timer of the training phases; a new one by default.
+        process_check: Warns if several processes are slower than one; a new one by default.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Engine:
         scaler: torch.amp.GradScaler | None = None,
         finish: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] = lambda weights, state: None,
         phases: Phases | None = None,
+        process_check: ProcessCheck | None = None,
     ):
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
         self.trained = trained if fabric.world_size == 1 else None
@@ -82,7 +85,7 @@ class Engine:
         self.shards = ShardedWeights(fabric, distiller) if settings.sharded else FullWeights()
         self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases, self.shards)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
-        self.spacing = Spacing(settings.checkpoint_seconds)
+        self.spacing, self.process_check = Spacing(settings.checkpoint_seconds), process_check or ProcessCheck()
 
     @property
     def notes(self) -> list[str]:
@@ -158,7 +161,8 @@ class Engine:
         for name in stage.learners if self.settings.compile else ():
             self.distiller.participant(name).encoder.compile()
         last = frozenset(learner.name for learner in learners) - later
-        return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before, last)
+        module = self._distributed(step, rows, batch_size)
+        return StageContext(ordinal, stage, learners, step, module, rows, batch_size, before, last)
 
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
         """The training rows of a stage, and its batch size."""
@@ -256,6 +260,9 @@ class Engine:
     def _end_epoch(self, context: StageContext) -> None:
         """Record the metrics of an epoch, validate, and decide whether the stage ends early."""
         stage = context.stage
+        if self.fabric.world_size > 1:
+            warning = self.process_check.warning(stage.name, self.phases, context.batch_size, self.fabric.world_size)
+            self.report.note(*([warning] if warning else ()))
         values, means = self.report.values(context)
         self.updates.refuse_tiny_scale(context)
         with self.phases.during(EVALUATION):
@@ -314,9 +321,13 @@ class Engine:
     def _withholds_labels(self, stage: StagePlan) -> bool:
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
-    def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, list[Tensor]]]:
+    def _distributed(self, step: StageStep, rows: Tensor, batch_size: int) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         if self.fabric.world_size == 1:
             return step.forward
+        if not self.settings.sharded:  # weights that one process may not be able to hold
+            with self.phases.during(CHECKS):
+                steps = step.stage.epochs * (len(rows) // batch_size)
+                self.process_check.begin_stage(step, rows, batch_size, steps, self.fabric)
         synchronise_batch_norm(step)
         return step.forward if self.settings.sharded else self.fabric.setup_module(step)
 

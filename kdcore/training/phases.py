@@ -49,6 +49,9 @@ ORDER = (
 )
 """All phases, in display order."""
 
+STEP = (BATCHES, TEACHERS, TEACHERS_FORWARD, FORWARD, LOSSES, TEACHERS_BACKWARD, BACKWARD)
+"""Phases of a training step from its batch to the gradients."""
+
 SAMPLED = 16
 """One training step in `SAMPLED` is timed by phase; with a profile, every step is."""
 
@@ -83,6 +86,7 @@ class Phases:
         self._first: dict[str, float] = {}
         self._fresh: dict[str, float] = {}
         self._typical: dict[str, float] = {}
+        self._sampled = 0
 
     def add(self, seconds: Mapping[str, float]) -> None:
         """Add the seconds of an earlier process of the same run."""
@@ -113,6 +117,7 @@ class Phases:
     def begin_stage(self, name: str, steps: int) -> None:
         """Begin a stage of `steps` training steps."""
         self._count, self._first, self._fresh, self._typical, self._shares = 0, {}, {}, {}, {}
+        self._sampled = 0
         if self.trace:
             self.trace.begin_stage(name, steps)
 
@@ -126,6 +131,7 @@ class Phases:
         if count == 0 or count % self.every == 1 % self.every:
             self.enter(OWN)
             self._into, self.mark = self._fresh if count else self._first, self.enter
+            self._sampled += count > 0
         elif self._into is not self.seconds or self._phase != _UNDIVIDED:
             self.enter(_UNDIVIDED)
             self._into, self.mark = self.seconds, _nothing
@@ -143,6 +149,11 @@ class Phases:
         undivided, whole = self.seconds.pop(_UNDIVIDED, 0.0), sum(self._shares.values())
         shares = {phase: spent / whole for phase, spent in self._shares.items()} if whole else {OWN: 1.0}
         _add(self.seconds, {phase: undivided * share for phase, share in shares.items()})
+
+    def typical_step(self) -> tuple[int, float]:
+        """Number of this stage's steps that were timed by phase, without the first, and their mean seconds in `STEP`."""
+        spent = sum(self._typical.get(phase, 0.0) for phase in STEP)
+        return self._sampled, spent / max(1, self._sampled)
 
     def end_stage(self) -> None:
         """End a stage of training."""

@@ -9,6 +9,7 @@ recordings. The operating system's file cache is warm.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ def seconds(work: Callable[[], object]) -> float:
 def ratios(root: Path, runs: int) -> Iterator[tuple[float, float]]:
     """First and second start ÷ reading all files, in turn."""
     load_all(root)
+    gc.freeze()  # as kdcore run does
     for _ in range(runs):
         with TemporaryDirectory() as folder:
             read = seconds(lambda: load_all(root))

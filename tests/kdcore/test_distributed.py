@@ -43,6 +43,19 @@ def test_gradients_and_running_statistics_are_those_of_one_process(tmp_path, wor
         torch.testing.assert_close(answers, evaluated, rtol=1e-10, atol=1e-12)
 
 
+def test_second_derivatives_are_refused_since_they_would_be_wrong(tmp_path):
+    for errors in spawn(ranks.second_derivatives, tmp_path, 2):
+        assert len(errors) == 2
+        assert all("second derivatives are not supported in several processes" in error for error in errors)
+
+
+def test_a_stage_that_is_slower_than_in_one_process_says_so_once(tmp_path):
+    for slower, faster in spawn(ranks.compared_with_one_process, tmp_path, 2):
+        assert len(slower) == 1
+        assert re.match(r"stage student is slower in 2 processes \(.* ms per step\) than in one \(1e-06 ms\)", slower[0])
+        assert faster == []
+
+
 def test_all_processes_agree_on_when_a_checkpoint_is_due(tmp_path):
     assert spawn(ranks.due_at_different_times, tmp_path, 2) == [True, True]
 

@@ -154,6 +154,31 @@ def test_the_version():
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"kdcore {__version__}\n"
 
 
+def test_no_objects_are_searched_for_cycles_after_a_command():
+    script = dedent("""
+        import atexit, gc, sys
+        atexit.register(lambda: print(len(gc.get_objects()) < 1000 < gc.get_freeze_count()))
+        sys.argv = ["kdcore", "--version"]
+        from kdcore.cli.main import main
+        main()
+    """)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize(("command", "work"), [(["quickstart", "--dry-run"], "dry_run"), (["20200101-000000-x"], "resume")])
+def test_modules_are_left_out_of_collections_during_a_run(command, work):
+    script = dedent(f"""
+        import gc, sys
+        import kdcore.runs.run
+        kdcore.runs.run.{work} = lambda *args, **options: sys.exit(gc.get_freeze_count() < 100_000)
+        sys.argv = ["kdcore", {work!r}.replace("dry_run", "run"), *{command!r}]
+        from kdcore.cli.main import main
+        main()
+    """)
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [

@@ -7,8 +7,9 @@ import torch
 import toys
 from torch import nn
 
+import kdcore.data.pipeline as pipeline_module
 from kdcore import Join
-from kdcore.data.pipeline import CHUNK, Pipeline, Room, _in_chunks
+from kdcore.data.pipeline import CHUNK, Pipeline, Room, _advance, _in_chunks
 from kdcore.errors import DataError
 
 TRAIN = torch.tensor([0, 2, 3])
@@ -121,6 +122,41 @@ class Uneven(nn.Module):
 def test_a_transform_that_gives_chunks_of_different_forms_is_refused(other):
     room = Room(1 << 30, None)
     x = torch.randn(2 * CHUNK, 3, 4)
-    assert torch.equal(_in_chunks(Uneven(lambda x: x), x, room), x)
-    with pytest.raises(DataError, match="Uneven must give a row for each window"):
-        _in_chunks(Uneven(other), x, room)
+    assert torch.equal(_in_chunks([Uneven(lambda x: x)], x, room), x)
+    for transforms in ([Uneven(other)], [Uneven(other), nn.Flatten()], [nn.Flatten(), nn.Unflatten(1, (3, 4)), Uneven(other)]):
+        with pytest.raises(DataError, match="Uneven must give a row for each window"):
+            _in_chunks(transforms, x, room)
+
+
+class Noted(nn.Module):
+    """Adds 1, and notes the number of rows."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        return x + 1
+
+
+class FittedMean(Noted):
+    fitted = True
+
+    def fit(self, x):
+        self.mean = x.mean(0)
+
+    def forward(self, x):
+        return super().forward(x) - self.mean
+
+
+def test_chunks_pass_all_transforms_at_once_up_to_one_that_is_fitted(monkeypatch):
+    stored, seen, x = [], [], torch.randn(CHUNK + 5, 3, dtype=torch.float64)
+    monkeypatch.setattr(
+        pipeline_module, "empty", lambda shape, *rest: stored.append(shape) or torch.empty(shape, dtype=x.dtype)
+    )
+    transforms = [Noted(seen), Noted(seen), FittedMean(seen), Noted(seen)]
+    done, rest = _advance(transforms, x, torch.arange(7), Room(1 << 30))
+    torch.testing.assert_close(done, x + 4 - (x[:7] + 2).mean(0))
+    assert (rest, stored) == ([], [(CHUNK + 5, 3)] * 2)
+    assert [rows for rows in seen if rows > 1] == [CHUNK, CHUNK, 5, 5] * 2
