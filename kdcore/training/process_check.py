@@ -33,7 +33,7 @@ class ProcessCheck:
     That is a step of a single process, without the optimizer. After an epoch, the mean time is compared with that of the
     training steps, which share the batch and communicate. All processes compute at the same time, as in training, so a process
     that has the machine to itself is at least as fast as measured here. Each set of learners is checked once, if the stage is
-    long enough. Gradient rules other than the sum are not checked.
+    long enough. Gradient rules other than the sum are not checked, nor are batches that do not fit in the memory of one device.
 
     Args:
         shortest: Training steps per process of a stage below which it is not checked. The check takes at most ``3 / shortest``
@@ -61,7 +61,10 @@ class ProcessCheck:
             return
         self._checked.add(learners)
         batches = [rows.roll(-index * batch_size)[:batch_size] for index in range(1 + STEPS)]
-        self._alone = self._seconds(step, batches, fabric)
+        try:
+            self._alone = self._seconds(step, batches, fabric)
+        except torch.cuda.OutOfMemoryError:  # a batch that needs the memory of several devices
+            return
 
     def warning(self, stage: str, phases: Phases, batch_size: int, processes: int) -> str:
         """A sentence for the user if the timed steps of a stage were slower than those in one process; empty if not.
@@ -92,14 +95,16 @@ class ProcessCheck:
         parameters = [each for each in alone.parameters() if each.requires_grad]
         before = {name: tensor.clone() for name, tensor in step.distiller.state_dict().items()}
         random = random_state()
-        for batch in batches:
-            phases.begin_step()
-            with fabric.autocast():
-                total, _ = alone.forward(batch, batch)
-            phases.mark(BACKWARD)
-            torch.autograd.grad(total, parameters, allow_unused=True)
-            phases.mark(OWN)
-        phases.end_steps()
-        restore_random_state(random)
-        step.distiller.load_state_dict(before)
+        try:
+            for batch in batches:
+                phases.begin_step()
+                with fabric.autocast():
+                    total, _ = alone.forward(batch, batch)
+                phases.mark(BACKWARD)
+                torch.autograd.grad(total, parameters, allow_unused=True)
+                phases.mark(OWN)
+            phases.end_steps()
+        finally:
+            restore_random_state(random)
+            step.distiller.load_state_dict(before)
         return phases.typical_step()[1]

@@ -121,3 +121,17 @@ def test_one_process_is_not_checked(table):
     )
     assert runner.notes == []
     assert not check._checked
+
+
+def test_a_batch_that_does_not_fit_on_one_device_is_not_checked(step, monkeypatch):
+    before, weight = state_of(step.distiller), next(step.distiller.parameters())
+
+    def forward(self, rows, whole):
+        with torch.no_grad():
+            weight.add_(1)
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(StageStep, "forward", forward)
+    check = begun(ProcessCheck(1), step)
+    assert not check.warning("student", Together(1.0), 16, 2)
+    assert same_state(state_of(step.distiller), before)
