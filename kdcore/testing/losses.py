@@ -187,6 +187,17 @@ def inputs_unmodified(subject: Subject) -> None:
 
 
 @check("loss")
+def no_backward(subject: Subject) -> None:
+    """It does not call ``backward``, whose gradients a run would discard or add to its own."""
+    tested = bench(subject)
+    loss, ctx = deepcopy(tested.loss), mapped(tested.ctx, lambda name, x: x)
+    with seeded():
+        loss(ctx)
+    left = [name for name, x in (*tensors(ctx).items(), *loss.named_parameters()) if x.is_leaf and x.grad is not None]
+    require(not left, f"it calls backward, which leaves a gradient in {', '.join(left)}; use torch.autograd.grad")
+
+
+@check("loss")
 def deterministic(subject: Subject) -> None:
     """Constructed again with the same torch seed, it returns a bit-identical value and gradient."""
     first, second = warmed_up(subject), warmed_up(subject)
