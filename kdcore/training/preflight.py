@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kdcore.contracts.batch import LossContext
+from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.progress import Progress, Ramp
 from kdcore.contracts.target import known
 from kdcore.data.table import Table
@@ -21,7 +22,7 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.epoch_start import begin_epoch
 from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
-from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, unsaved_values
+from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, reads_all_samples, unsaved_values
 from kdcore.training.participants import Distiller
 from kdcore.training.side_effects import gradient_versions, side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
@@ -146,7 +147,9 @@ def _check_stage(
     for mask in step.networks.present.values():
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
+    before = {n: unsaved_values(term.loss) for n, term in enumerate(step.terms) if reads_all_samples(term.loss)}
     begin_epoch(step, rows, batch_size, 0)
+    unsaved = {n: _unsaved(values, step.terms[n].loss) for n, values in before.items()}
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES + 1):
         if start == TRIES:  # an option of a loss may be a ramp from 0, such as the strength of an adversary
@@ -164,7 +167,7 @@ def _check_stage(
         if check.samples == 0 and unknown:
             continue
         _refuse_useless(distiller, check, [other for other in checks.values() if other.learner == check.learner])
-    result.terms += checks.values()
+    result.terms += [replace(check, unsaved=(*unsaved.get(index, ()), *check.unsaved)) for index, check in checks.items()]
 
 
 def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: StepTerm, context: LossContext) -> TermCheck:
@@ -207,7 +210,9 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     reads = any(_depends_on(value, each.logits) for each in passes_of(context))
     numbers = weight, float(value.detach()), _norm(gradients), parameters, len(context.batch)
     attached = bool(reached) or any(_depends_on(value, each) for each in trainable.values())
-    unsaved = _unsaved(term, step, context)
+    before = unsaved_values(term.loss)  # a further call, since what the first one computes once is computed again on resume
+    step.value(term, context)  # with gradients, which a loss may use, for example to find an adversarial input
+    unsaved = _unsaved(before, term.loss)
     return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle, unsaved, attached)
 
 
@@ -216,12 +221,9 @@ def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
     return any(not _equal(value, before[name]) for name, value in after.items() if name in before)
 
 
-def _unsaved(term: StepTerm, step: StageStep, context: LossContext) -> tuple[str, ...]:
-    """Attributes of a loss that change in a further call and are not saved; those that the first call computes once do not."""
-    before = unsaved_values(term.loss)
-    step.value(term, context)  # with gradients, which a loss may use, for example to find an adversarial input
-    after = unsaved_values(term.loss)
-    return tuple(name for name, values in after.items() if not _all_equal(values, before.get(name, [])))
+def _unsaved(before: Mapping[str, list[object]], loss: DistillationLoss) -> tuple[str, ...]:
+    """Attributes of a loss that are not saved and have changed since `before`."""
+    return tuple(name for name, values in unsaved_values(loss).items() if not _all_equal(values, before.get(name, [])))
 
 
 def _all_equal(values: Sequence[object], others: Sequence[object]) -> bool:

@@ -108,6 +108,26 @@ def test_the_checks_before_training_call_it_and_restore_its_buffers(table):
     assert loss.calls == 0
 
 
+class Attribute(DistillationLoss):
+    """Keeps what it reads in an attribute, which a run that is resumed within the epoch would lack."""
+
+    needs = Needs(teachers=1)
+
+    def begin_epoch(self, samples):
+        self.kept = [float(ctx.student.logits.sum()) for ctx in samples]
+
+    def forward(self, ctx):
+        return ctx.student.logits.square().mean()
+
+
+def test_what_is_kept_outside_buffers_is_said(table):
+    unsaved = [
+        preflight(distiller(table, loss), [learning.students()], table, 4, withheld=False).terms[-1].unsaved
+        for loss in (Attribute, Looks)
+    ]
+    assert unsaved == [("kept",), ()]
+
+
 class Unmixed(DistillationLoss):
     needs = Needs(teachers=1)
 
