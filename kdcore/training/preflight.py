@@ -167,7 +167,9 @@ def _check_stage(
         if check.samples == 0 and unknown:
             continue
         _refuse_useless(distiller, check, [other for other in checks.values() if other.learner == check.learner])
-    result.terms += [replace(check, unsaved=(*unsaved.get(index, ()), *check.unsaved)) for index, check in checks.items()]
+    for index, check in checks.items():
+        names = dict.fromkeys((*unsaved.get(index, ()), *check.unsaved))
+        result.terms.append(replace(check, unsaved=tuple(names)))
 
 
 def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: StepTerm, context: LossContext) -> TermCheck:
