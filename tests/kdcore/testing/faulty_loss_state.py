@@ -7,7 +7,7 @@ from faults import caught_by
 from faulty_losses import Plain
 from torch import Tensor, nn
 
-from kdcore import LossContext
+from kdcore import Example, LossContext
 
 
 @caught_by("loss", "state_registered")
@@ -73,3 +73,17 @@ class Shared(Plain):
     def forward(self, ctx: LossContext) -> Tensor:
         count = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         return super().forward(ctx) / count
+
+
+@caught_by("loss", "no_backward")
+class Selfish(Plain):
+    """Trains a parameter of its own while it is computed."""
+
+    def setup(self, example: Example) -> None:
+        super().setup(example)
+        self.critic = nn.Parameter(torch.zeros(()))
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        with torch.enable_grad():
+            (self.critic - ctx.student.logits.detach().mean()).square().backward()
+        return super().forward(ctx) + 0 * self.critic

@@ -195,20 +195,6 @@ class InPlace(Plain):
         return super().forward(ctx)
 
 
-@caught_by("loss", "no_backward")
-class Selfish(Plain):
-    """Trains a parameter of its own while it is computed."""
-
-    def setup(self, example: Example) -> None:
-        super().setup(example)
-        self.critic = nn.Parameter(torch.zeros(()))
-
-    def forward(self, ctx: LossContext) -> Tensor:
-        with torch.enable_grad():
-            (self.critic - ctx.student.logits.detach().mean()).square().backward()
-        return super().forward(ctx) + 0 * self.critic
-
-
 @caught_by("loss", "deterministic")
 class Random(Plain):
     """Takes random numbers from elsewhere than torch."""
