@@ -13,6 +13,7 @@ import kdcore
 from kdcore import DistillationLoss, Needs
 from kdcore.errors import DataError, UsageError
 from kdcore.recipe.data_models import MixSpec
+from kdcore.training.checkpoint import Checkpoint
 from kdcore.training.participants import TermSpec
 from kdcore.training.preflight import preflight
 from kdcore.training.tensor_loss import TensorLoss
@@ -126,6 +127,38 @@ def test_what_is_kept_outside_buffers_is_said(table):
         for loss in (Attribute, Looks)
     ]
     assert unsaved == [("kept",), ()]
+
+
+class Moving(DistillationLoss):
+    """Squared distance to the student's mean logits at the start of the epoch, of which each value is dropped at random."""
+
+    needs = Needs(teachers=1)
+
+    def setup(self, example):
+        self.register_buffer("centre", torch.zeros(example.num_classes))
+
+    def begin_epoch(self, samples):
+        logits = torch.cat([ctx.student.logits for ctx in samples])
+        self.centre.copy_((logits * torch.rand_like(logits).round()).mean(0))
+
+    def forward(self, ctx):
+        return F.mse_loss(ctx.student.logits, self.centre.expand_as(ctx.student.logits))
+
+
+def test_resumed_from_every_step_training_ends_with_the_same_bits(table, tmp_path):
+    kept, plan, settings = [], [learning.students(epochs=3)], learning.Settings(seed=3, batch_size=3, checkpoint_seconds=0)
+
+    def save(weights, state):
+        torch.save(state, tmp_path / "state.pt")
+        kept.append(({key: value.clone() for key, value in weights.items()}, torch.load(tmp_path / "state.pt")))
+
+    whole = distiller(table, Moving)
+    learning.engine(whole, table, settings, save=save).fit(plan)
+    assert {state["step"] > 0 for _, state in kept} == {True, False}, "within epochs and between them"
+    for weights, state in list(kept):
+        again = distiller(table, Moving)
+        learning.engine(again, table, settings).fit(plan, Checkpoint(weights, state))
+        assert learning.same_state(learning.state_of(again), learning.state_of(whole))
 
 
 class Unmixed(DistillationLoss):
