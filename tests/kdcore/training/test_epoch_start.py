@@ -11,11 +11,14 @@ from torch.nn import functional as F
 
 import kdcore
 from kdcore import DistillationLoss, Needs
+from kdcore.contracts.progress import Progress
 from kdcore.errors import DataError, UsageError
 from kdcore.recipe.data_models import MixSpec
 from kdcore.training.checkpoint import Checkpoint
+from kdcore.training.epoch_start import begin_epoch
 from kdcore.training.participants import TermSpec
 from kdcore.training.preflight import preflight
+from kdcore.training.step import StageStep
 from kdcore.training.tensor_loss import TensorLoss
 
 
@@ -159,6 +162,18 @@ def test_resumed_from_every_step_training_ends_with_the_same_bits(table, tmp_pat
         again = distiller(table, Moving)
         learning.engine(again, table, settings).fit(plan, Checkpoint(weights, state))
         assert learning.same_state(learning.state_of(again), learning.state_of(whole))
+
+
+def test_random_numbers_depend_on_the_seed_alone_as_in_all_processes(table):
+    made, stage, centres = distiller(table, Moving), learning.students(), []
+    step = StageStep(made, stage, table, True)
+    step.progress = {"student": Progress(stage.name, 0, 0, 2)}
+    for seed, outside in ((5, 0), (5, 1), (6, 1)):
+        torch.manual_seed(outside)
+        begin_epoch(step, table.training_rows("train"), 3, seed)
+        centres.append(made.losses("student")["centres"].centre.clone())
+    assert torch.equal(centres[0], centres[1])
+    assert not torch.equal(centres[1], centres[2])
 
 
 class Unmixed(DistillationLoss):
