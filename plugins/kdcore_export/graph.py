@@ -214,16 +214,15 @@ def recording(
         found.samples = samples or _only_length(found, recorded, round(window * rate) if window else None)
         return found
     samples = samples or (round(window * rate) if window else None)
-    if samples is None:
+    usual, *rest = recorded.get("shape", (0, max(1, len(modality.channels))))
+    weights = _by_trial(transforms, samples or usual, tuple(rest), rate) if samples or usual else None
+    if weights is None and (samples or usual):
+        raise KdcoreError(
+            f"{modality.name}: {', '.join(stuck)} cannot be exported: neither linear in time nor available as a PyTorch module"
+        )
+    if weights is None or samples is None:
         raise KdcoreError(
             f"{modality.name}: {', '.join(stuck)} depends on the length of the recording; set a length with --samples N"
-        )
-    rest = tuple(recorded.get("shape", (0, max(1, len(modality.channels))))[1:])
-    weights = _by_trial(transforms, samples, rest, rate)
-    if weights is None:
-        names = ", ".join(type(transform).__name__ for transform in transforms)
-        raise KdcoreError(
-            f"{modality.name}: {names} cannot be exported as a graph: not linear in time, and not all are separate modules"
         )
     return Recording([Weighted(weights)], modality, samples)
 
@@ -249,7 +248,10 @@ def _by_trial(transforms: Sequence[SampleTransform], samples: int, rest: tuple[i
         return signal.values
 
     noise = np.random.default_rng(0).normal(size=(samples, *rest))
-    expected = changed(noise)
+    try:
+        expected = changed(noise)
+    except (KdcoreError, ValueError):  # it does not read noise, such as a crop around a person
+        return None
     if expected.shape[1:] != rest:
         return None
     impulses = np.eye(samples)

@@ -157,8 +157,10 @@ def _first(seen: Tensor) -> Tensor:
 
 def _latest(seen: Tensor) -> Tensor:
     """For each frame the last one up to it that is True, else the first that is; (B, T) → (B, T)."""
-    frames = torch.arange(seen.shape[1], device=seen.device).expand_as(seen)
-    return torch.where(seen, frames, _first(seen)).cummax(dim=1).values
+    count = seen.shape[1]
+    frames = torch.arange(count, device=seen.device)
+    known = torch.where(seen, frames, frames + count).sort(dim=1).values % count  # cummax is not available in ONNX
+    return known.gather(1, (seen.cumsum(dim=1) - 1).clamp(min=0))
 
 
 def _upright(up: Tensor, across: Tensor, valid: Tensor) -> Tensor:

@@ -77,7 +77,13 @@ class Reversed(SampleTransform):
         return signal.with_values(signal.values[..., ::-1])
 
 
-@pytest.mark.parametrize("transform", [Loudness(), Reversed()])
-def test_anything_else_is_refused(transform):
-    with pytest.raises(KdcoreError, match=f"{type(transform).__name__} cannot be exported as a graph"):
-        recording(SENSOR, [transform], {"shape": [90, 2], "rate": 40.0}, 50)
+class Picky(SampleTransform):
+    def __call__(self, signal):
+        raise ValueError("these values are not a recording")
+
+
+@pytest.mark.parametrize("samples", [50, None])
+@pytest.mark.parametrize("transform", [Loudness(), Reversed(), Picky()])
+def test_anything_else_is_refused(transform, samples):
+    with pytest.raises(KdcoreError, match=f"sensor: {type(transform).__name__} cannot be exported"):
+        recording(SENSOR, [Resample(length=11), transform], {"shape": [90, 2], "rate": 40.0}, samples)

@@ -19,7 +19,7 @@ from kdcore_skeleton.layouts import LAYOUTS
 from kdcore_skeleton.transforms.augmentations import DropJoints, RandomRotation, RandomScale
 from kdcore_skeleton.transforms.differences import Bones, Motion
 from kdcore_skeleton.transforms.missing import MissingJoints
-from kdcore_skeleton.transforms.placement import Centre, SkeletonScale, ViewAlign
+from kdcore_skeleton.transforms.placement import Centre, SkeletonScale, ViewAlign, _latest
 from kdcore_skeleton.transforms.time_series import BroadcastToJoints
 
 UTD = LAYOUTS["utd-mhad-20"]
@@ -76,6 +76,13 @@ class TestCentre:
         out = Centre(layout=UTD)(x)
         for frame, source in enumerate([1, 1, 2, 2, 4, 5]):
             torch.testing.assert_close(out[:, :, frame, 0], x[:, :, frame, 0] - x[:, :, source, joint, :1])
+
+    @pytest.mark.parametrize("share", [0, 0.1, 0.5, 1])
+    @pytest.mark.parametrize("frames", [1, 2, 33])
+    def test_origin_equals_a_running_maximum(self, frames, share):
+        seen = torch.rand(16, frames, generator=torch.Generator().manual_seed(0)) < share
+        known = torch.where(seen, torch.arange(frames), seen.int().argmax(dim=1, keepdim=True))
+        assert torch.equal(_latest(seen), known.cummax(dim=1).values)
 
     def test_further_channels_are_left_alone(self):
         x = skeletons(channels=6)
