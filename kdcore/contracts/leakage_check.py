@@ -15,7 +15,8 @@ class LeakageCheck(ABC):
     """Search for copies of test recordings in other splits.
 
     Each recording is summarised once, when its data are prepared; the summaries are cached with the data. The search
-    runs before each training. kdcore itself finds recordings with equal values; a check finds copies that differ.
+    runs before training. Unless it stops the run, its findings are cached with the data, too, so they must depend only on
+    the arguments and the check's code. kdcore itself finds recordings with equal values; a check finds copies that differ.
 
     Attributes:
         name: Name under which summaries are cached; unique among all checks.

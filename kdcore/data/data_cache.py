@@ -65,6 +65,7 @@ class Column:
         summaries: Leakage check → summary of each recording; empty where `contents` are.
         rates: Sampling rate of each recording in Hz, derived from its clock; 0 for a bad one.
         gaps: Longest time between two samples of each recording divided by the median time.
+        folder: Its folder on disk; None if it is not kept.
     """
 
     samples: Sequence[Sample]
@@ -76,6 +77,7 @@ class Column:
     summaries: Mapping[str, Sequence[str]]
     rates: Sequence[float]
     gaps: Sequence[float]
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,8 @@ class ColumnCache:
         bad = {int(number): text for number, text in head["bad"]}
         windows = np.array(head["windows"], np.int64)
         facts = (head[name] for name in ("contents", "summaries", "rates", "gaps"))
-        return Column(samples, recorded, windows, values, bad, *facts)
+        folder = None if entry.suffix == UNFINISHED else entry
+        return Column(samples, recorded, windows, values, bad, *facts, folder=folder)
 
 
 class _Building:
@@ -242,7 +245,7 @@ class _Building:
 
     def __init__(self, entry: Path, branch: Branch, checks: Sequence[LeakageCheck]):
         self.entry, self.branch = entry, branch
-        self.folder = entry.with_name(f"{entry.name}.{_writer()}.part")
+        self.folder = unfinished(entry)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.file = open(self.folder / "values.bin", "wb")  # noqa: SIM115  # closed by `close`
         self.shape: tuple[int, ...] | None = None
@@ -332,6 +335,11 @@ def _digest(path: Path) -> str:
 def _writer() -> str:
     """Return a name of this process, for its temporary folders."""
     return f"{socket.gethostname()}~{os.getpid()}"
+
+
+def unfinished(path: Path) -> Path:
+    """Return the temporary path of a file or folder that this process writes."""
+    return path.with_name(f"{path.name}.{_writer()}{UNFINISHED}")
 
 
 def remove_abandoned(folder: Path) -> list[Path]:

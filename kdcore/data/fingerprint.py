@@ -55,9 +55,14 @@ class Hashes:
         self._seen: dict[str, str] = {}
         self._new: dict[str, Any] = {}
 
-    def of(self, path: Path) -> str:
-        """Return the hash of a file or folder, or ``unreadable``; the error is reported when the recording is read."""
-        name = os.path.abspath(path)
+    def of(self, path: Path, name: str = "") -> str:
+        """Return the hash of a file or folder, or ``unreadable``; the error is reported when the recording is read.
+
+        Args:
+            path: The file or folder.
+            name: Its absolute path, if it is known.
+        """
+        name = name or os.path.abspath(path)
         if name not in self._seen:
             self._seen[name] = self._hash(path, name)
         return self._seen[name]
@@ -135,19 +140,24 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
         UnidentifiedError: If a source contains an object of an unsupported type.
     """
     places = [Path(os.path.expanduser(str(options[name]))) for name in PLACES if options.get(name)]
-    names, without_files = set(), False
+    names, without_files = set[str](), False
     for sample in samples:
         for source in sample.sources.values():
-            paths = [source] if isinstance(source, Path) else [*_paths(source, places)]
-            names.update(map(os.fspath, paths))
-            without_files = without_files or not paths
+            if isinstance(source, Path):
+                names.add(str(source))
+            else:
+                paths = [*_paths(source, places)]
+                names.update(map(str, paths))
+                without_files = without_files or not paths
     root = _common(names)
     texts: dict[str, str] = {}
 
     def content(source: object) -> str:
+        if type(source) in _PLAIN:
+            return repr(source)
         if not isinstance(source, Path):
             return _content(source, places, root, hashes)
-        name = os.fspath(source)
+        name = str(source)
         if name not in texts:  # modalities may share a file
             texts[name] = _content(source, places, root, hashes)
         return texts[name]
@@ -175,7 +185,7 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
 
 def _common(paths: Iterable[str]) -> str:
     with suppress(ValueError):  # no paths, or paths on different drives
-        return os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
+        return os.path.commonpath(set(map(os.path.abspath, set(map(os.path.dirname, paths)))))
     return ""
 
 
@@ -215,8 +225,7 @@ def _parts(source: object) -> list[object] | None:
     return list(source) if isinstance(source, list | tuple | set | frozenset) else None
 
 
-def _relative(root: str, path: Path) -> str:
-    absolute = os.path.abspath(path)
+def _relative(root: str, absolute: str) -> str:
     relative = absolute[len(root) + 1 :] if absolute.startswith(root + os.sep) else os.path.relpath(absolute, root)
     return relative.replace(os.sep, "/")
 
@@ -231,7 +240,8 @@ def _content(source: object, places: Sequence[Path], root: str, hashes: Hashes) 
         path = _resolve_path(source, places)
         if path is None:
             return repr(source)
-        return f"{_relative(root, path) if root else path.name}={hashes.of(path)}"
+        name = os.path.abspath(path)
+        return f"{_relative(root, name) if root else path.name}={hashes.of(path, name)}"
     if type(source) in _PLAIN or isinstance(source, Enum):
         return repr(source)
     if isinstance(source, np.ndarray | np.generic) and source.dtype.kind != "O":

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.contracts.protocol import Protocol, Splits
+from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.target import Target
 from kdcore.data.branch import Branch
+from kdcore.data.copies import copy_warnings
 from kdcore.data.data_cache import Column, ColumnCache, Progress, Wanted
 from kdcore.data.dropped import Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, training_labels
-from kdcore.data.leakage import RecordingAudit, leakage_checks
+from kdcore.data.leakage import leakage_checks
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import interrupted, odd_rates
 from kdcore.data.splits import class_warnings, load_splits, raised_as, with_shares_missing
@@ -97,7 +98,7 @@ def load_table(
     dropped += _without_rows(join, joined, bad)
     odd = _odd_clocks(columns, dataset)
     with raised_as(SplitError):
-        copies = _refuse_copies(splits, columns, RecordingAudit(checks, dataset.read))
+        copies = copy_warnings(splits, [(name, column) for (name, _), column in columns.items()], checks, dataset.read)
     _refuse_empty(joined.by_split, odd)
     train_labels, target, label_notes = _training_labels(dataset, spec, joined)
     present = _present(pipelines, columns, joined, requirements.together)
@@ -182,19 +183,6 @@ def _odd_clocks(columns: Columns, dataset: Dataset) -> list[str]:
         lines |= dict.fromkeys(interrupted(dataset.modalities[modality], gaps))
         lines |= dict.fromkeys(odd_rates(dataset.modalities[modality], rates))
     return list(lines)
-
-
-def _refuse_copies(splits: Splits, columns: Columns, audit: RecordingAudit) -> list[str]:
-    """Refuse recordings that leak into the test split; return warnings about other copies and possible ones."""
-    for (modality, _), column in columns.items():
-        for number, sample in enumerate(column.samples):
-            summaries = {name: texts[number] for name, texts in column.summaries.items()}
-            audit.add_summarised(sample.key, modality, column.contents[number], summaries)
-    leaks, copies = audit.leaks(splits)
-    if leaks:
-        raise SplitError(listed("the splits leak", leaks))
-    repeats = [listed(f"recordings that occur more than once: {len(copies)}", copies)] if copies else []
-    return [*repeats, *audit.possible_leaks(splits)]
 
 
 def _refuse_empty(rows: Mapping[str, Tensor], odd: list[str]) -> None:

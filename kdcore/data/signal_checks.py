@@ -61,15 +61,17 @@ def odd_rates(modality: Modality, rates: Mapping[SampleKey, float]) -> list[str]
     if not rates:
         return []
     usual = modality.rate or float(np.median([*rates.values()]))
+    different = set(rates.values())  # usually few
     if modality.rate:
-        odd = {key: rate for key, rate in rates.items() if not 0.8 < rate / usual < 1.25}
+        odd_values = {rate for rate in different if not 0.8 < rate / usual < 1.25}
         what = f"not sampled at the {modality.rate:g} Hz that the dataset says"
     else:
-        odd = {key: rate for key, rate in rates.items() if not _plausible(rate) or time_factor(rate, usual) != 1}
+        odd_values = {rate for rate in different if not _plausible(rate) or time_factor(rate, usual) != 1}
         what = "sampled at an implausible rate"
-    if not odd:
+    if not odd_values:
         return []
-    units = {misread_time(rate, modality.rate or (usual if _plausible(rate) else None)) for rate in odd.values()}
+    odd = {key: rate for key, rate in rates.items() if rate in odd_values}
+    units = {misread_time(rate, modality.rate or (usual if _plausible(rate) else None)) for rate in odd_values}
     unit = units.pop() if len(units) == 1 else ""
     extremes = f"{min(odd.values()):.4g} to {max(odd.values()):.4g} Hz"
     return [f"{modality.name}: {len(odd)} {what}: {extremes}{unit}: {_named([*odd])}"]

@@ -104,7 +104,7 @@ def register_executors(register: Register) -> None:
 
 @hookspec
 def leakage_checks() -> Sequence[LeakageCheck] | None:
-    """Return `kdcore.LeakageCheck` objects, which search for copies of test recordings in other splits before each training.
+    """Return `kdcore.LeakageCheck` objects, which search for copies of test recordings in other splits before training.
 
     Prepared data contain the summaries of each check, so data are prepared again if a check is added or changed.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ import toys
 from kdcore import LeakageCheck, PluginError
 from kdcore.data import leakage
 from kdcore.data.pipeline import Pipeline
+from kdcore.data.preparation import load_table
 from kdcore.errors import SplitError
 
 
@@ -78,6 +81,78 @@ def test_an_uncertain_finding_is_a_warning(files, tmp_path, install):
     with pytest.warns(UserWarning, match=r"wrist: subject s3.* and subject s0"):
         found = table(toys.Files(files), tmp_path)
     assert len([line for line in found.warnings if "have the mean" in line]) == 1
+
+
+def messages(files, cache, protocol=None):
+    """The warnings of a start, and how many recordings it read."""
+    dataset = toys.Files(files)
+    pipelines = {"student": Pipeline([toys.branch()])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = load_table(dataset, protocol or toys.BySubject(), toys.spec(), pipelines, cache, 1 << 30)
+    return found.warnings, dataset.reads["wrist"]
+
+
+class TestsAnother(toys.BySubject):
+    """Subject s3 validates, s2 tests."""
+
+    def split(self, samples):
+        splits = super().split(samples)
+        swapped = {"validation": splits.samples["test"], "test": splits.samples["validation"]}
+        return replace(splits, samples={**splits.samples, **swapped})
+
+
+def test_findings_are_stored(files, tmp_path, install):
+    install([PerhapsSameMean()])
+    np.save(files / "wrist-s1-a0-t0.npy", np.load(files / "wrist-s0-a0-t0.npy"))
+    first, reads = messages(files, tmp_path / "cache")
+    assert "occur more than once: 1" in first[0]
+    assert ["have the mean" in line for line in first] == [False, True, True]
+    assert reads == 16 + 2
+    assert messages(files, tmp_path / "cache") == (first, 0)
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+@pytest.mark.parametrize("change", ["split", "recording", "damaged", "cut off", "check"])
+def test_another_search_after_a_change(files, tmp_path, install, change):
+    install([PerhapsSameMean()])
+    cache, protocol = tmp_path / "cache", None
+    before, _ = messages(files, cache)
+    (stored,) = cache.glob("*/findings-*.json")
+    if change == "split":
+        protocol = TestsAnother()
+    elif change == "recording":
+        np.save(files / "wrist-s1-a0-t0.npy", np.load(files / "wrist-s3-a0-t0.npy")[::-1])
+    elif change == "damaged":
+        stored.write_text(stored.read_text().replace("subject s3", "subject s1"))
+    elif change == "cut off":
+        stored.write_bytes(stored.read_bytes()[:-20])
+    else:
+        install([type("Other", (PerhapsSameMean,), {"__module__": __name__, "findings": lambda *_: ["another check"]})()])
+    after, _ = messages(files, cache, protocol)
+    assert after == messages(files, tmp_path / "empty cache", protocol)[0]
+    assert (after == before) == (change in ("damaged", "cut off"))
+
+
+def test_findings_are_not_stored_while_a_recording_is_unreadable(files, tmp_path, install, monkeypatch):
+    class Reading(PerhapsSameMean):
+        def findings(self, *arguments):
+            with suppress(OSError):
+                return super().findings(*arguments)
+            return []
+
+    def unavailable(self, sample, modality):
+        raise OSError("the server is not available")
+
+    install([Reading()])
+    cache = tmp_path / "cache"
+    complete, _ = messages(files, tmp_path / "other cache")
+    messages(files, cache)
+    next(cache.glob("*/findings-*.json")).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(toys.Files, "read", unavailable)
+        assert len(messages(files, cache)[0]) == len(complete) - 1
+    assert messages(files, cache)[0] == complete
 
 
 def test_a_run_says_that_there_was_no_search(files, tmp_path, install):
