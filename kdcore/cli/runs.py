@@ -75,7 +75,9 @@ def state_of(folder: Path) -> str:
     """Return the state of a run: ``finished``, ``running``, ``interrupted`` or ``damaged``."""
     from filelock import FileLock, Timeout
 
-    lock = folder / "run.lock"
+    from kdcore.runs.lock import LOCK
+
+    lock = folder / LOCK
     if lock.exists():
         try:
             with FileLock(lock, timeout=0):

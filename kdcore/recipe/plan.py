@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdcore.contracts.schedule import Graph, Stage
-from kdcore.errors import RecipeError
 from kdcore.plugin.facts import ask, component_facts
 from kdcore.recipe.config_models import ParticipantSpec
 from kdcore.recipe.default_schedule import default_stages
 from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
 from kdcore.recipe.models import Recipe
-from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of
+from kdcore.recipe.schedule_checks import stages_of
 
 DISTILLED, BASELINE = "distilled", "baseline"
 
@@ -167,19 +166,10 @@ class Plan:
 
 
 def make_plan(recipe: Recipe) -> Plan:
-    """Plan a recipe.
-
-    Args:
-        recipe: Checked by the loader.
-
-    Raises:
-        RecipeError: If the schedule contradicts the graph.
-    """
+    """Plan a recipe that the loader has checked."""
     graph = recipe_graph(recipe, recipe.needs_of)
     terms = {name: terms_of(recipe, graph, name, recipe.needs_of) for name in recipe.participants}
     stages = _stages(recipe, graph)
-    if problems := list(schedule_problems(recipe, graph, stages, terms)):
-        raise RecipeError([recipe.problem(place_in_schedule(recipe, stage), what, hint) for stage, what, hint in problems])
     participants = {}
     for name, spec in recipe.participants.items():
         plan = ParticipantPlan(name, graph.nodes[name].role, recipe.path_of(name), spec)

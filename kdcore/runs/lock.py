@@ -14,6 +14,9 @@ from filelock import FileLock, Timeout
 
 from kdcore.errors import CheckpointError
 
+LOCK = "run.lock"
+"""File in a run's folder that the process that works on the run keeps locked."""
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -25,7 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: If another process holds it; names that process.
     """
-    lock, holder = FileLock(folder / "run.lock"), folder / "run.lock.json"
+    lock, holder = FileLock(folder / LOCK), folder / f"{LOCK}.json"
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

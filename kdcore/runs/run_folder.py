@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from kdcore.plugin.files import is_file
 from kdcore.recipe.plan import Plan
 from kdcore.recipe.yaml import dump
 from kdcore.runs.extension import copy_states
+from kdcore.runs.lock import LOCK
 from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.state import RunState
 from kdcore.training.checkpoint import sync_folder, write_file
@@ -30,8 +34,10 @@ def make_folder(plan: Plan, fabric: Fabric, state: RunState, extended: Path | No
         state: The state to begin with.
         extended: Folder of the finished run that the new run extends; None if it extends none.
     """
-    folder = runs_folder() / fabric.broadcast(_claimed_id(plan) if fabric.is_global_zero else "")
+    run_id = ""
     if fabric.is_global_zero:
+        remove_unfinished()
+        folder, lock = _claim(plan)
         unfinished = _unfinished(folder)
         try:
             _write_recipe(plan, unfinished)
@@ -42,27 +48,41 @@ def make_folder(plan: Plan, fabric: Fabric, state: RunState, extended: Path | No
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+        finally:
+            lock.release()
         sync_folder(folder.parent)
-    fabric.barrier()
-    return folder
+        run_id = folder.name
+    return runs_folder() / fabric.broadcast(run_id)
 
 
-def _claimed_id(plan: Plan) -> str:
-    """The id of a new run, whose unfinished folder is created: two runs that begin in the same second must not share it."""
+def _claim(plan: Plan) -> tuple[Path, BaseFileLock]:
+    """Return the folder of a new run, and the held lock of its unfinished folder, which is created.
+
+    Two runs that begin in the same second must not share an id.
+    """
     while True:
-        run_id = new_run_id(plan.recipe.name, plan.hash, datetime.now(UTC))
-        unfinished = _unfinished(runs_folder() / run_id)
+        folder = runs_folder() / new_run_id(plan.recipe.name, plan.hash, datetime.now(UTC))
+        lock = FileLock(_unfinished(folder) / LOCK)
         try:
-            unfinished.mkdir(parents=True)
-        except FileExistsError:
+            _unfinished(folder).mkdir(parents=True)
+            lock.acquire(timeout=0)
+        except (FileExistsError, Timeout):  # another process claims this id, or removes its folder
             continue
-        if not unfinished.with_name(run_id).exists():
-            return run_id
-        unfinished.rmdir()  # another run has been given this id since
+        if not folder.exists():
+            return folder, lock
+        shutil.rmtree(_unfinished(folder))  # another run has been given this id since
+        lock.release()
 
 
 def _unfinished(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.part")
+
+
+def remove_unfinished() -> None:
+    """Remove the unfinished folders of runs whose process was killed while it created them."""
+    for unfinished in runs_folder().glob(".*.part"):
+        with suppress(OSError, Timeout), FileLock(unfinished / LOCK, timeout=0):
+            shutil.rmtree(unfinished)
 
 
 def _write_recipe(plan: Plan, folder: Path) -> None:

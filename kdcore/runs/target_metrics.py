@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,7 @@ RESAMPLES, AT_ONCE = 2_000, 100
 Numbers = NDArray[np.float64]
 
 
-class _Bootstrapped:
+class _Bootstrapped(ABC):
     """Base class of evaluations whose confidence interval is computed by a bootstrap."""
 
     labels: NDArray
@@ -32,9 +33,9 @@ class _Bootstrapped:
         """Number of samples."""
         return len(self.labels)
 
+    @abstractmethod
     def resampled(self, counts: Numbers) -> Numbers:
         """Return the primary metric of R resamples, (R,), in which each sample is repeated `counts` (R, N) times."""
-        raise NotImplementedError
 
     @cached_property
     def interval(self) -> tuple[float, float]:

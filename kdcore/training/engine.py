@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,33 +98,25 @@ class Engine:
             TrainingError: If a loss becomes NaN or infinite.
             StoppedError: If a stop was requested, after a checkpoint was saved.
         """
-        with closing(self._stages(stages, checkpoint)) as contexts:
-            for context in contexts:
-                for _ in self._epochs(context, checkpoint.state if checkpoint else None):
-                    for rows, local in self._batches(context):
-                        with self.fabric.autocast():
-                            total, values = context.module(rows, local)
-                        self.updates.update(context, total, values)
-
-    def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Generator[StageContext, None, None]:
-        """Yield a context for each remaining stage; the code after ``yield`` finishes the stage when the loop resumes."""
-        self.updates.reset_scaler(checkpoint.state if checkpoint else None)
+        state = checkpoint.state if checkpoint else None
+        self.updates.reset_scaler(state)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages[first:], first):
-            resumed = checkpoint is not None and ordinal == first
+            resumed = state if ordinal == first else None
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
             with stage_lock(self.trained, key, lambda: self.stop_requested):
                 if not self._reuse(key, stage):
-                    self.report.begin_stage(checkpoint.state["history"] if checkpoint and resumed else (), keep=key is not None)
-                    yield (context := self._context(ordinal, stages))
-                    self.phases.end_stage()
-                    if ordinal + 1 == len(stages):
-                        self.finish(*self._state(ordinal, context.done, 0, context))
-                    self._load_selected(context)
-                    self.report.note(*growing_losses(self.report.history, context.step.names))
-                    if self.trained and key and not context.ended_by_callback:
-                        self.trained.save(key, self._weights(stage.learners), *self.report.stage_record())
-                    self.listener.stage_finished(stage)
+                    context = self._begin_stage(ordinal, stages, resumed, key)
+                    while context.done < stage.epochs and not context.ended:
+                        self._begin_epoch(context, resumed)
+                        for index, rows in enumerate(self._batches(context), context.index):
+                            local = self._begin_step(context, index, rows)
+                            with self.fabric.autocast():
+                                total, values = context.module(rows, local)
+                            self.updates.update(context, total, values)
+                            self._end_step(context)
+                        self._end_epoch(context)
+                    self._end_stage(context, stages, key)
             self.report.history = []
             if ordinal + 1 < len(stages):
                 self._checkpoint(ordinal + 1)
@@ -142,6 +133,31 @@ class Engine:
         self.listener.stage_reused(stage)
         self.report.note(*notes)
         return True
+
+    def _begin_stage(
+        self, ordinal: int, stages: Sequence[StagePlan], resumed: Mapping[str, Any] | None, key: str | None
+    ) -> StageContext:
+        """Construct the context of a stage, which continues from the state `resumed` of a checkpoint if there is one."""
+        self.report.begin_stage(resumed["history"] if resumed else (), keep=key is not None)
+        context = self._context(ordinal, stages)
+        self.listener.stage_started(context.stage, context.steps)
+        self.phases.begin_stage(context.stage.name, context.stage.epochs * context.steps)
+        if resumed:
+            context.ended, context.done = str(resumed["ended"]), int(resumed["epoch"])
+            if context.ended and context.done < context.stage.epochs and not context.first.ended:
+                self._note_early_end(context)
+        return context
+
+    def _end_stage(self, context: StageContext, stages: Sequence[StagePlan], key: str | None) -> None:
+        """Load the selected weights, and store the stage under `key` for later runs, unless a callback ended it."""
+        self.phases.end_stage()
+        if context.ordinal + 1 == len(stages):
+            self.finish(*self._state(context.ordinal, context.done, 0, context))
+        self._load_selected(context)
+        self.report.note(*growing_losses(self.report.history, context.step.names))
+        if self.trained and key and not context.ended_by_callback:
+            self.trained.save(key, self._weights(context.stage.learners), *self.report.stage_record())
+        self.listener.stage_finished(context.stage)
 
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
@@ -178,31 +194,12 @@ class Engine:
             self.learners[name] = Learner.of(name, self.distiller.modules_of(name), training, steps, fused)
         return self.learners[name]
 
-    def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
-        """Yield the remaining epochs of a stage; the code after ``yield`` ends the epoch when the loop resumes."""
-        state = state if state and state["stage"] == context.ordinal else None
-        self.listener.stage_started(context.stage, context.steps)
-        self.phases.begin_stage(context.stage.name, context.stage.epochs * context.steps)
-        context.ended, context.done = (str(state["ended"]), int(state["epoch"])) if state else ("", 0)
-        if context.ended and context.done < context.stage.epochs and not context.first.ended:
-            self._note_early_end(context)
-        for epoch in range(context.done, context.stage.epochs):
-            if context.ended:
-                break
-            self._begin_epoch(context, epoch, state if state and state["epoch"] == epoch and state["step"] else None)
-            yield epoch
-            context.done = epoch + 1
-            for learner in context.learners:
-                learner.epochs += 1
-            self._end_epoch(context)
-            self.stop_requested = self._in_any_process(self.stop_requested)  # all processes must stop after the same epoch
-            if self.stop_requested or (epoch + 1 < context.stage.epochs and self._due(time.monotonic())):
-                self._checkpoint(context.ordinal, epoch + 1, 0, context)
-
-    def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
+    def _begin_epoch(self, context: StageContext, resumed: Mapping[str, Any] | None) -> None:
         """Set train and eval modes, learning rates and random state, for a new epoch or one that a checkpoint interrupted."""
+        if resumed and (resumed["epoch"] != context.done or not resumed["step"]):
+            resumed = None
         set_modes(self.distiller, context.stage)
-        context.epoch, context.index, context.accumulated = epoch, resumed["step"] if resumed else 0, 0
+        context.epoch, context.index, context.accumulated = context.done, resumed["step"] if resumed else 0, 0
         context.set_values(resumed["values"].to(context.rows.device) if resumed else None)
         context.step.logged.restore(resumed["logged"] if resumed else {}, context.rows.device)
         context.step.restart_streams(self._epoch_seed(context), resumed["streams"] if resumed else {})
@@ -229,25 +226,16 @@ class Engine:
     def _epoch_seed(self, context: StageContext) -> int:
         return derive(self.settings.seed, context.stage.order, context.before + context.epoch)
 
-    def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (rows of the global batch, rows of this process) for each remaining step of an epoch."""
-        # The order depends on the epoch's seed only: a resumed epoch draws it again and skips the batches already done.
-        batches = self.table.epoch_order(context.rows, self._epoch_seed(context)).split(context.batch_size)[: context.steps]
-        share, alone = context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
-        for index, batch in enumerate(batches[context.index :], context.index):
-            self._begin_step(context, index)
+    def _batches(self, context: StageContext) -> Iterator[Tensor]:
+        """Yield the rows of each batch left in an epoch. Their order depends on the epoch's seed only, also when resumed."""
+        order = self.table.epoch_order(context.rows, self._epoch_seed(context))
+        batches = order.split(context.batch_size)[: context.steps]
+        for index in range(context.index, len(batches)):
             self.table.read_ahead(batches[index + 1 : index + 2], context.step.inputs)
-            yield batch, batch if alone else batch.split(share)[self.fabric.global_rank]
-            now = time.monotonic()
-            self.report.stepped(context, index + 1, now)
-            # A checkpoint holds no accumulated gradients, and no random state of other processes.
-            within = alone and index + 1 < context.steps and context.completes_step(index)
-            if within and (self.stop_requested or self._due(now)):
-                self._checkpoint(context.ordinal, context.epoch, index + 1, context)
-        self.phases.end_steps()
+            yield batches[index]
 
-    def _begin_step(self, context: StageContext, index: int) -> None:
-        """Give the losses their progress, and the gradient watch and the step guard the state before this step."""
+    def _begin_step(self, context: StageContext, index: int, rows: Tensor) -> Tensor:
+        """Prepare losses, gradient watch and step guard for a step; returns the rows that this process runs."""
         self.phases.begin_step()
         context.index = index
         self._set_progress(context)
@@ -256,8 +244,30 @@ class Engine:
         self.watch.begin_step(index, context.steps, context.step.names)
         if self.skipping:
             self.skipping.remember(context.step.learning)
+        processes = self.fabric.world_size
+        return rows if processes == 1 else rows.split(context.batch_size // processes)[self.fabric.global_rank]
+
+    def _end_step(self, context: StageContext) -> None:
+        """Report a step, and save a checkpoint within the epoch if one is due."""
+        done, now = context.index + 1, time.monotonic()
+        self.report.stepped(context, done, now)
+        # A checkpoint holds no accumulated gradients, and no random state of other processes.
+        within = self.fabric.world_size == 1 and done < context.steps and context.completes_step(context.index)
+        if within and (self.stop_requested or self._due(now)):
+            self._checkpoint(context.ordinal, context.epoch, done, context)
 
     def _end_epoch(self, context: StageContext) -> None:
+        """Count and score an epoch, and save a checkpoint if one is due."""
+        self.phases.end_steps()
+        context.done = context.epoch + 1
+        for learner in context.learners:
+            learner.epochs += 1
+        self._score_epoch(context)
+        self.stop_requested = self._in_any_process(self.stop_requested)  # all processes must stop after the same epoch
+        if self.stop_requested or (context.done < context.stage.epochs and self._due(time.monotonic())):
+            self._checkpoint(context.ordinal, context.done, 0, context)
+
+    def _score_epoch(self, context: StageContext) -> None:
         """Record the metrics of an epoch, validate, and decide whether the stage ends early."""
         stage = context.stage
         if self.fabric.world_size > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -327,7 +326,7 @@ class LoaderEngine(Engine):
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
         return torch.arange(self.steps), 1
 
-    def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, context: StageContext) -> Iterator[Tensor]:
         """Yield the rows of each batch of an epoch."""
         count, labelled = 0, False
         for index, loaded in enumerate(self.loader):
@@ -338,11 +337,7 @@ class LoaderEngine(Engine):
                 raise DataError("some batches have weights and others have none; give every batch weights")
             self._refuse_partial(context, batch)
             labelled = labelled or (batch.labels is not None and bool(known(batch.labels).any()))
-            rows = self.table.set_batch(batch)
-            self._begin_step(context, index)
-            yield rows, rows
-            self.report.stepped(context, count, time.monotonic())
-        self.phases.end_steps()
+            yield self.table.set_batch(batch)
         reading = [term.spec.id for term in context.step.terms if term.loss.needs.labelled]
         if reading and not labelled:
             raise DataError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -49,6 +51,26 @@ def test_a_run_is_listed_once_its_folder_is_complete(home, monkeypatch):
     assert listed == [before] * 4
     assert sorted(known_runs()) == sorted([*before, folder.name])
     assert RunState.read(folder).split == "validation"
+
+
+def test_a_new_run_removes_the_folders_of_runs_that_were_killed_while_they_were_created(home):
+    plan = make_plan(load_recipe(home.write(**SHORT).recipe))
+    runs = home.folder / "runs"
+    locked = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
+    killed, at_work = runs / ".20260101-000000-quickstart-abcdef.part", runs / ".20260101-000001-quickstart-abcdef.part"
+    for unfinished in (killed, at_work):
+        (unfinished / "plugins").mkdir(parents=True)
+        (unfinished / "recipe.yaml").touch()
+    command = [sys.executable, "-c", locked, str(at_work / "run.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        make_folder(plan, make_fabric(plan.recipe.engine), RunState())
+        assert not killed.exists()
+        assert (at_work / "recipe.yaml").exists()
+        process.communicate(b"\n")
+    make_folder(plan, make_fabric(plan.recipe.engine), RunState())
+    assert not at_work.exists()
 
 
 @pytest.mark.slow
