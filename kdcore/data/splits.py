@@ -149,7 +149,7 @@ def _divide(
 ) -> tuple[list[Sample], Splits, list[Dropped], dict[SampleKey, Dropped]]:
     """Return samples with the required modalities, the splits of all samples, dropped recordings, and incomplete samples.
 
-    Held-out samples that lack a student's modality are among the incomplete ones, so that students are compared on equal samples.
+    Held-out samples that lack a student's modality are among the incomplete ones: students are compared on equal samples.
     """
     samples, dropped = listed_samples(dataset, on_bad_sample, spec.subjects)
     with raised_as(SplitError):
