@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from kdcore import DistillationLoss, Example, LossContext, Needs
 from kdcore.errors import TrainingError
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 
@@ -89,7 +91,6 @@ def second_derivatives(rank: int, world_size: int, folder: Path) -> None:
 def compared_with_one_process(rank: int, world_size: int, folder: Path) -> None:
     """Train a stage twice, where one process takes no time and where it takes an hour; write the engines' notes."""
     import learning
-    from lightning_fabric import Fabric
 
     from kdcore.training.engine import Engine, Settings
     from kdcore.training.phases import Phases
@@ -111,6 +112,56 @@ def compared_with_one_process(rank: int, world_size: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+class Centred(DistillationLoss):
+    """Squared distance to the student's mean logits at the start of the epoch, of which each value is dropped at random."""
+
+    needs = Needs(teachers=1)
+
+    def setup(self, example: Example) -> None:
+        self.register_buffer("centre", torch.zeros(example.num_classes))
+        self.centres: list[Tensor] = []  # not in a buffer, which the first process would send to the others
+
+    def begin_epoch(self, samples: Iterator[LossContext]) -> None:
+        logits = torch.cat([ctx.student.logits for ctx in samples])
+        self.centre = (logits * torch.rand_like(logits).round()).mean(0)
+        self.centres.append(self.centre.clone())
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return (ctx.student.logits - self.centre).square().mean()
+
+
+def centres_of_epochs(folder: Path, fabric: Fabric) -> dict[str, Tensor]:
+    """Train a loss that reads all samples before each of three epochs; return what it read, and the student's weights."""
+    import learning
+
+    from kdcore.training.engine import Engine, Settings
+    from kdcore.training.participants import TermSpec
+
+    table = learning.table(folder)
+    table.batch_transforms["student"] = ()  # noise, which each process draws for itself
+    terms = [TermSpec("labels", 1.0, learning.Labels), TermSpec("centred", 1.0, Centred, teachers=("teacher",))]
+    made = learning.distiller(table, terms)
+    for module in made.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # as the noise
+    stage = learning.students(epochs=3, batch_size=2, optimizer={"name": "sgd", "lr": 0.1})
+    Engine(fabric, made, table, Settings(3, 2)).fit([stage])
+    centred = made.losses("student")["centred"]
+    assert isinstance(centred, Centred)
+    return {"centres": torch.stack(centred.centres[-3:]), **learning.state_of(made.participant("student"))}
+
+
+def epoch_starts(rank: int, world_size: int, folder: Path) -> None:
+    """Write the result of `centres_of_epochs` as one of `world_size` processes."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    fabric = Fabric(accelerator="cpu", devices=world_size, strategy="ddp_find_unused_parameters_true")
+    fabric.launch()
+    (folder / str(rank)).mkdir()
+    torch.save(centres_of_epochs(folder / str(rank), fabric), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
 def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
     """An engine whose clock says on one rank only that a checkpoint is due."""
     os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank))
@@ -118,7 +169,7 @@ def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
     from kdcore.training.checkpoint import Spacing
     from kdcore.training.engine import Engine
 
-    class Fabric:
+    class OneClock:
         def __init__(self) -> None:
             self.world_size = world_size
 
@@ -128,7 +179,7 @@ def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
             return values[0]
 
     engine = Engine.__new__(Engine)
-    engine.fabric = Fabric()  # type: ignore[assignment]
+    engine.fabric = OneClock()  # type: ignore[assignment]
     engine.spacing = Spacing(5.0)
     engine.spacing._saved_at = time.monotonic() - (10 if rank == 0 else 0)
     torch.save(engine._due(time.monotonic()), folder / f"{rank}.pt")

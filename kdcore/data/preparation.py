@@ -41,7 +41,8 @@ class Requirements:
     """Signals that a sample must have if `data.missing` is ``mask``.
 
     Args:
-        students: Students; samples without their signals are dropped.
+        students: Students; training samples without the signals of any of them, and other samples without those of all of
+            them, are dropped.
         together: Fused teachers; they run only on samples with the signals of all of them.
     """
 
@@ -85,7 +86,8 @@ def load_table(
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
-    required = sorted({branch.modality.name for name in requirements.students for branch in pipelines[name].branches})
+    students = sorted(requirements.students)
+    required = [frozenset(branch.modality.name for branch in pipelines[name].branches) for name in students]
     samples, splits, dropped = load_splits(dataset, protocol, spec, modalities, required)
     identity = _identity(dataset, samples, spec, folder)
     samples, splits, left_out = with_shares_missing(samples, splits, spec, modalities, required, dropped)

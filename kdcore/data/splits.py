@@ -100,7 +100,7 @@ def recipe_splits(builder: Builder, dataset: Dataset) -> SplitSamples:
         DataError: If no sample has the required modalities.
     """
     spec, modalities = builder.recipe.data, builder.recipe.modalities
-    required = builder.recipe.student_modalities
+    required = builder.recipe.modalities_by_student
     missing = "mask" if spec.missing == "mask" else "drop"
     with builder.locating_data_errors():
         samples, whole, dropped, lacking = _divide(dataset, builder.protocol(), spec, "skip", missing, modalities, required)
@@ -114,7 +114,7 @@ def load_splits(
     protocol: Protocol,
     spec: DataSpec,
     modalities: Sequence[str],
-    required: Sequence[str] | None = None,
+    required: Sequence[frozenset[str]] | None = None,
 ) -> tuple[list[Sample], Splits, list[Dropped]]:
     """List, split and audit samples; returns the samples that have `modalities`, the splits, and dropped recordings.
 
@@ -123,7 +123,8 @@ def load_splits(
         protocol: The protocol.
         spec: The recipe's data section.
         modalities: All modalities of the recipe.
-        required: With ``missing: mask``, the modalities that a sample must have; all by default.
+        required: The modalities of each student. With ``missing: mask``, a training sample must have those of one student, and
+            a held-out sample those of all students. All modalities by default.
 
     Raises:
         DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
@@ -144,15 +145,21 @@ def _divide(
     on_bad_sample: str,
     missing: str,
     modalities: Sequence[str],
-    required: Sequence[str] | None,
+    required: Sequence[frozenset[str]] | None,
 ) -> tuple[list[Sample], Splits, list[Dropped], dict[SampleKey, Dropped]]:
-    """Return samples with the required modalities, the splits of all samples, dropped recordings, and incomplete samples."""
+    """Return samples with the required modalities, the splits of all samples, dropped recordings, and incomplete samples.
+
+    Held-out samples that lack a student's modality are among the incomplete ones: students are compared on equal samples.
+    """
     samples, dropped = listed_samples(dataset, on_bad_sample, spec.subjects)
     with raised_as(SplitError):
         whole = protocol.split(samples)
     split_of = whole.split_of
     try:
         kept, lacking = complete_samples(samples, modalities, missing, required)
+        every = frozenset(modalities) if required is None else frozenset().union(*required)
+        tested = [each for each in kept if split_of.get(each.key) in HELD_OUT]
+        lacking |= {each.key: found for each in tested if (found := _lacking(each, every))}
     except DataError as error:
         raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
     dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
@@ -161,29 +168,32 @@ def _divide(
 
 
 def complete_samples(
-    samples: Sequence[Sample], modalities: Collection[str], missing: str, required: Collection[str] | None = None
+    samples: Sequence[Sample],
+    modalities: Collection[str],
+    missing: str,
+    required: Sequence[frozenset[str]] | None = None,
 ) -> tuple[list[Sample], dict[SampleKey, Dropped]]:
     """Return the samples that have all required modalities, and the other samples with what they lack.
 
     Args:
         samples: All samples.
         modalities: All modalities that the recipe uses.
-        missing: ``data.missing`` of the recipe; with ``mask``, only the modalities in `required` are required.
-        required: Modalities of the students; all of `modalities` by default.
+        missing: ``data.missing`` of the recipe; with ``mask``, only one of the sets in `required` is required.
+        required: Modalities of each student; all of `modalities` by default.
 
     Raises:
         DataError: If a sample is incomplete and `missing` is ``error``, or if none is complete.
     """
+    sets = [frozenset(modalities)]
     if missing == "mask" and required is not None:
-        modalities = required
+        sets = list(required) or [frozenset()]
+    modalities = frozenset().union(*sets)
     kept, lacking = [], {}
-    needed = frozenset(modalities)
     for sample in samples:
-        if absent := sorted(needed - sample.sources.keys()):
-            reason = f"no {', no '.join(absent)}"
-            lacking[sample.key] = Dropped.of(sample.key, reason, reason)
-        else:
+        if any(each <= sample.sources.keys() for each in sets):
             kept.append(sample)
+        elif dropped := _lacking(sample, modalities):
+            lacking[sample.key] = dropped
     if lacking and missing == "error":
         what = "samples lack a modality that the recipe uses (data.missing: drop leaves them out)"
         raise DataError(listed(what, [str(each) for each in lacking.values()]))
@@ -192,6 +202,13 @@ def complete_samples(
         listed_counts = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
         raise DataError(f"no sample has all of: {listed_counts}")
     return kept, lacking
+
+
+def _lacking(sample: Sample, modalities: frozenset[str]) -> Dropped | None:
+    """A record of a sample that lacks some of `modalities`; None if it has all."""
+    absent = sorted(modalities - sample.sources.keys())
+    reason = f"no {', no '.join(absent)}"
+    return Dropped.of(sample.key, reason, reason) if absent else None
 
 
 def left_out(splits: Splits, shares: Mapping[str, float], seed: int) -> dict[SampleKey, frozenset[str]]:
@@ -218,7 +235,7 @@ def with_shares_missing(
     splits: Splits,
     spec: DataSpec,
     modalities: Sequence[str],
-    required: Sequence[str],
+    required: Sequence[frozenset[str]],
     dropped: list[Dropped],
 ) -> tuple[list[Sample], Splits, list[str]]:
     """Leave out the shares of signals that the recipe names; return samples, splits, and a sentence on each share.

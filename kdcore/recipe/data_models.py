@@ -124,7 +124,7 @@ class DataSpec(Section):
     """Random seed of the label noise."""
     on_bad_sample: Literal["error", "skip"] = "error"
     missing: Literal["drop", "error", "mask"] = "drop"
-    """Treatment of samples that lack a modality. ``mask`` keeps samples that lack only teachers' modalities, and computes each
+    """Treatment of samples that lack a modality. ``mask`` keeps training samples that a student can use, and computes each
     term on the samples that all of its participants have."""
     missing_shares: dict[str, Annotated[float, Gt(0), Lt(1)]] = Field(default_factory=dict)
     """Modality → fraction of the training samples whose signal is removed at random, to study missing modalities."""

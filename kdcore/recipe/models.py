@@ -196,6 +196,11 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return _modalities(self.student_specs)
 
     @property
+    def modalities_by_student(self) -> list[frozenset[str]]:
+        """The modalities that each student reads."""
+        return [frozenset(spec.modalities) for spec in self.student_specs.values()]
+
+    @property
     def specs(self) -> dict[str, ParticipantSpec]:
         """Teachers, then students, by name, as they are written."""
         return {**self.teachers, **self.student_specs}

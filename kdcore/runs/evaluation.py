@@ -64,7 +64,7 @@ class Recordings:
         self.dataset: Dataset = builder.dataset()
         self.skip_bad = recipe.data.on_bad_sample == "skip"
         self.window = recipe.data.window
-        self.modalities, required = recipe.modalities, recipe.student_modalities
+        self.modalities, required = recipe.modalities, recipe.modalities_by_student
         with builder.locating_data_errors():
             self.splits: Splits = load_splits(self.dataset, builder.protocol(), recipe.data, self.modalities, required)[1]
 

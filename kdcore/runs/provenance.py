@@ -86,7 +86,7 @@ def provenance_of(recipe: Recipe) -> Provenance:
     with builder.locating_data_errors():
         dataset = builder.dataset()
         listed, _ = listed_samples(dataset, recipe.data.on_bad_sample, recipe.data.subjects)
-        samples, _ = complete_samples(listed, recipe.modalities, recipe.data.missing, recipe.student_modalities)
+        samples, _ = complete_samples(listed, recipe.modalities, recipe.data.missing, recipe.modalities_by_student)
         try:
             fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
         except UnidentifiedError:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from kdcore.errors import PluginError
+from kdcore.plugin.files import import_file
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import Entry
 from kdcore.suggestions import or_meant
@@ -135,14 +137,23 @@ def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
 
 
 def _declared_by(target: str) -> tuple[Cases, Exemptions]:
-    """Return ``cases`` and ``expected_failures`` from the plugin's module ``conformance``, if it has one."""
-    if target.endswith(".py"):  # a plugin that is a file
-        return {}, {}
-    package = target.partition(":")[0]
-    if not hasattr(import_module(package), "__path__") or find_spec(f"{package}.conformance") is None:
-        return {}, {}
-    conformance = import_module(f"{package}.conformance")
-    return getattr(conformance, "cases", {}), getattr(conformance, "expected_failures", {})
+    """Return ``cases`` and ``expected_failures`` from a plugin file, or from a package's module ``conformance`` if it has one.
+
+    Raises:
+        PluginError: If one of them is not a dict.
+    """
+    if target.endswith(".py"):
+        module = import_file(Path(target))
+    else:
+        package = target.partition(":")[0]
+        if not hasattr(import_module(package), "__path__") or find_spec(f"{package}.conformance") is None:
+            return {}, {}
+        module = import_module(f"{package}.conformance")
+    declared = {name: getattr(module, name, {}) for name in ("cases", "expected_failures")}
+    for name, value in declared.items():
+        if not isinstance(value, Mapping):
+            raise PluginError(f"{module.__name__}.{name} must be a dict by component, as the conformance checks read it")
+    return declared["cases"], declared["expected_failures"]
 
 
 def _by_entry(entries: list[Entry], by_name: Mapping[str, Any], plugin: str) -> dict[Entry, Any]:

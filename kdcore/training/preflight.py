@@ -32,6 +32,7 @@ TRIES = 4
 
 FAINT = 1e-12
 """Gradient norm below which no optimizer makes progress: Adam adds 1e-8 to its denominator."""
+FIRST = "on the first batch"
 
 
 FIRST = "on the first batch"

@@ -19,7 +19,7 @@ from kdcore.training.randomness import RandomStream
 from kdcore.training.teacher_cache import CachedOutputs, is_random
 
 FEWEST = 2
-"""Minimum number of rows to train a teacher: batch normalisation cannot train on one sample."""
+"""Minimum number of rows to train a network: batch normalisation cannot train on one sample."""
 
 
 @dataclass
@@ -135,7 +135,8 @@ class StageNetworks:
                     self._run(run, group, rows, batch, results, FEWEST)
         if self.students:
             mark(FORWARD)
-            self._run(self._forward, self.students, rows, batch, results)
+            for name in self.students:
+                self._run(self._forward, [name], rows, batch, results, FEWEST)
         return results
 
     def _run(

@@ -12,6 +12,7 @@ import pytest
 import ranks
 import torch
 from joint_runs import assert_same_course, forked, without_chance
+from lightning_fabric import Fabric
 from runs import FORKS, TIME_LIMIT, results_of, tracked
 
 
@@ -54,6 +55,18 @@ def test_a_stage_that_is_slower_than_in_one_process_says_so_once(tmp_path):
         assert len(slower) == 1
         assert re.match(r"stage student is slower in 2 processes \(.* ms per step\) than in one \(1e-06 ms\)", slower[0])
         assert faster == []
+
+
+def test_losses_read_all_samples_before_an_epoch_as_in_one_process(tmp_path):
+    (tmp_path / "alone").mkdir()
+    alone = ranks.centres_of_epochs(tmp_path / "alone", Fabric(accelerator="cpu", devices=1))
+    first, second = spawn(ranks.epoch_starts, tmp_path, 2)
+    assert alone["centres"].shape == (3, 2)
+    assert alone["centres"].unique(dim=0).shape == (3, 2)
+    assert first.keys() == second.keys() == alone.keys()
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_all_processes_agree_on_when_a_checkpoint_is_due(tmp_path):

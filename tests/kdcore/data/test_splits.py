@@ -43,6 +43,17 @@ def test_samples_that_lack_a_modality():
         complete_samples([half], ["b", "a"], "drop")
 
 
+def test_with_mask_a_sample_needs_the_modalities_of_one_student():
+    has = ["a", "ab", "c", "b", ""]
+    samples = [Sample(SampleKey(str(n), "0", "1"), 0, dict.fromkeys(each, "")) for n, each in enumerate(has)]
+    kept, lacking = complete_samples(samples, "abc", "mask", [frozenset("ab"), frozenset("c")])
+    assert kept == [samples[1], samples[2]]
+    assert [each.reason for each in lacking.values()] == ["no b, no c", "no a, no c", "no a, no b, no c"]
+    assert complete_samples(samples, "abc", "mask", [])[0] == samples
+    with pytest.raises(DataError, match=r"no sample has all of"):
+        complete_samples(samples, "abc", "drop", [frozenset("ab"), frozenset("c")])
+
+
 def test_a_clean_split_has_no_leaks():
     assert audit(split([sample("1"), sample("2")], [sample("3")], [sample("4")])) == []
 

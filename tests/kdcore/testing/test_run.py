@@ -141,6 +141,49 @@ def test_cases_of_nothing_are_refused(tmp_path, monkeypatch, cases, said: str):
         trials(f"untold{len(said)}", cases, manager=plugins)
 
 
+HALVES = """
+from kdcore import DistillationLoss, Needs, hookimpl
+
+class Halves(DistillationLoss):
+    '''Mean square of the logits of the first half of a batch.'''
+
+    needs = Needs()
+
+    def forward(self, ctx):
+        return ctx.student.logits[: (len(ctx.student.logits) + 1) // 2].square().mean()
+
+@hookimpl
+def register_losses(register):
+    register("halves", "NAME:Halves")
+"""
+
+
+def of_file(path) -> PluginManager:
+    manager = PluginManager([])
+    manager.add_file(path)
+    return manager
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_plugin_file_declares_its_expected_failures(tmp_path, declared):
+    name = f"halves_{declared}".lower()
+    said = 'expected_failures = {"halves": {"permutation_invariant": "splits batches"}}' if declared else ""
+    (tmp_path / f"{name}.py").write_text(HALVES.replace("NAME", name) + said)
+    made = [trial.result() for trial in trials(name.replace("_", "-"), manager=of_file(tmp_path / f"{name}.py"))]
+    found = {result.check.name: result for result in made}
+    result = found["permutation_invariant"]
+    assert result.status == ("exempt" if declared else "failed")
+    assert declared or "declare expected_failures = {'halves': {'permutation_invariant': 'why'}}" in result.message
+    assert found["weights_count_samples"].status == "not applicable"
+    assert found["student_gets_gradient"].status == "passed"
+
+
+def test_expected_failures_that_are_no_dict_are_refused(tmp_path):
+    (tmp_path / "listed_halves.py").write_text(HALVES.replace("NAME", "listed_halves") + "expected_failures = ['halves']")
+    with pytest.raises(PluginError, match=r"listed_halves\.expected_failures must be a dict"):
+        trials("listed-halves", manager=of_file(tmp_path / "listed_halves.py"))
+
+
 def test_unknown_plugins_are_named():
     with pytest.raises(PluginError, match="no plugin 'nowhere' is installed"):
         conformance_tests("nowhere")

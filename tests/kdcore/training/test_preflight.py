@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Ramp
+from kdcore.cli.console import show_preflight
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
 from kdcore.training.participants import Distiller, TermSpec
@@ -231,6 +232,29 @@ def test_a_term_may_begin_without_a_gradient_if_it_has_one_in_the_last_epoch(tab
             preflight(made, stages, table, 2, withheld=False)
     else:
         assert preflight(made, stages, table, 2, withheld=False).terms[-1].gradient > 0
+
+
+class SquaredFromZero(DistillationLoss):
+    """Mean square of the logits, times a ramp from 0."""
+
+    def forward(self, ctx):
+        return ctx.student.logits.square().mean() * ctx.progress.at(Ramp(0, 1, 2))
+
+
+def test_values_of_the_last_epoch_are_not_shown_as_those_of_the_first_batch(table, capsys):
+    found = preflight(distiller(table, SquaredFromZero), [learning.students(epochs=2)], table, 2, withheld=False)
+    labels, odd = found.terms
+    assert (labels.when, labels.first) == ("on the first batch", (labels.value, labels.gradient))
+    assert odd.first == (0, 0)
+    assert odd.when == "in the last epoch"
+    assert odd.value > 0
+    show_preflight(found)
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if " odd " in line)
+    assert " 0.0000 " in row
+    note = f"The value of 'odd' of student in the last epoch is {odd.value:.4f}, with a gradient norm of {odd.gradient:.4g}."
+    assert note in " ".join(shown.split())
+    assert shown.count("The value of") == 1
 
 
 class InPlace(DistillationLoss):
