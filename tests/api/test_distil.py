@@ -315,3 +315,28 @@ def test_what_reads_a_validation_loader_requires_one(given, options, key):
     student, teacher, samples = given
     with pytest.raises(UsageError, match=f"{key} requires validation=, a loader of labelled batches"):
         kdcore.distil(student, teacher, DataLoader(samples, batch_size=8), ["cross-entropy"], device="cpu", **options)
+
+
+@pytest.mark.parametrize("which", ["big", "student"])
+def test_probabilities_instead_of_logits_are_refused(given, which):
+    student, teacher, samples = given
+    networks = {"big": teacher, "student": student}
+    networks[which] = nn.Sequential(networks[which], nn.Softmax(dim=1))
+    with pytest.raises(TrainingError, match=f"{which}: its outputs look like probabilities.*remove the last softmax"):
+        kdcore.distil(networks["student"], {"big": networks["big"]}, DataLoader(samples, 8), ["dist"], epochs=1, device="cpu")
+
+
+def test_probabilities_of_labels_are_refused_of_a_teacher():
+    x = torch.randn(32, 6)
+    loader = DataLoader(TensorDataset(x, (x[:, :3] > 0).float()), batch_size=16)
+    teacher = nn.Sequential(nn.Linear(6, 3), nn.Sigmoid())
+    with pytest.raises(TrainingError, match=r"teacher: its outputs look like probabilities.*remove the last sigmoid"):
+        kdcore.distil(nn.Linear(6, 3), teacher, loader, ["bce"], target="labels", epochs=1, device="cpu")
+
+
+def test_an_input_that_is_not_finite_is_named(given):
+    student, teacher, _ = given
+    x = torch.full((16, next(student.parameters()).shape[1]), float("nan"))
+    loader = DataLoader(TensorDataset(x, torch.zeros(16, dtype=torch.long)), batch_size=8)
+    with pytest.raises(TrainingError, match="student: its logits are not finite on the first batch"):
+        kdcore.distil(student, teacher, loader, ["cross-entropy", "dist"], epochs=1, device="cpu")
