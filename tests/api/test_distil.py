@@ -274,11 +274,33 @@ def test_a_term_without_a_gradient_is_refused(given):
         kdcore.distil(student, teacher, DataLoader(samples, 8), [Detached()], device="cpu")
 
 
-def test_different_numbers_of_classes_are_named(given):
+@pytest.mark.parametrize("loss", ["soft-target", "logits", "consistency", "hard-teacher"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_different_numbers_of_classes_are_refused(given, loss, size):
+    """One logit would be broadcast; two would pass as two of three classes."""
     student, _, samples = given
-    with pytest.raises(RuntimeError) as found:
-        kdcore.distil(student, nn.Linear(6, 5), DataLoader(samples, 8), ["soft-target"], device="cpu")
-    assert found.value.__notes__ == ["numbers of logits: teacher 5, student 3"]
+    with pytest.raises(DataError, match=rf"'{loss}' compares logits, but teacher has {size} logits and the student 3"):
+        kdcore.distil(student, nn.Linear(6, size), DataLoader(samples, 8), [loss], device="cpu")
+
+
+def test_a_teacher_of_other_classes_teaches_features(given):
+    student, _, samples = given
+    teacher, taps = (
+        nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 5)),
+        {"student": {"features": "0"}, "teacher": {"features": "0"}},
+    )
+    kdcore.distil(student, teacher, DataLoader(samples, 8), ["cross-entropy", "fitnet"], taps=taps, epochs=1, device="cpu")
+
+
+def test_a_loss_of_every_class_reads_a_teacher_of_other_classes(given):
+    class Folded(DistillationLoss):
+        needs = Needs(teachers=1, every_class=True)
+
+        def forward(self, ctx):
+            return F.mse_loss(ctx.student.logits, ctx.teachers["teacher"].logits[:, :3])
+
+    student, _, samples = given
+    kdcore.distil(student, nn.Linear(6, 5), DataLoader(samples, 8), [Folded()], epochs=1, device="cpu")
 
 
 def test_options_of_training_are_those_of_recipes(given):
