@@ -13,6 +13,12 @@ from kdcore.contracts.units import HIGHEST_RATE, LOWEST_RATE, conversion, misrea
 INTERRUPTED = 10
 """Gap in median times between two samples above which a recording counts as interrupted."""
 
+COARSE = (
+    "a clock that is too coarse (most rows repeat the time stamp of the row before; "
+    "if they are evenly sampled, set the rate instead of the time column)"
+)
+"""A clock coarser than the sampling: the times of samples are unknown, and interpolation between them is wrong."""
+
 FASTEST = 40
 """Angular velocity in rad/s that people rarely exceed."""
 
@@ -21,23 +27,29 @@ MANY = 5
 
 
 def largest_gap(signal: Signal) -> float:
-    """Return the longest time between two samples divided by the median time; 1 for regular sampling."""
+    """Return the longest time between two samples divided by the median time.
+
+    It is 1 for regular sampling, and infinite if most samples have the time stamp of the sample before.
+    """
     if signal.times is None or len(signal.times) < 2:
         return 1.0
     steps = np.diff(signal.times)
     usual = float(np.median(steps))
-    return float(steps.max()) / usual if usual > 0 else 1.0
+    return float(steps.max()) / usual if usual > 0 else np.inf
 
 
 def interrupted(modality: Modality, gaps: Mapping[SampleKey, float]) -> list[str]:
-    """Return a message on the recordings with a gap, which resampling interpolates linearly.
+    """Return lines on the recordings with a gap, which resampling interpolates linearly, and on those with too coarse a clock.
 
     Args:
         modality: What was measured.
         gaps: Sample → largest gap, see `largest_gap`.
     """
-    keys = [key for key, gap in gaps.items() if gap > INTERRUPTED]
-    return [f"{modality.name}: {len(keys)} interrupted (a gap of more than ten samples): {_named(keys)}"] if keys else []
+    findings = {
+        "interrupted (a gap of more than ten samples)": [key for key, gap in gaps.items() if INTERRUPTED < gap < np.inf],
+        f"with {COARSE}": [key for key, gap in gaps.items() if gap == np.inf],
+    }
+    return [f"{modality.name}: {len(keys)} {what}: {_named(keys)}" for what, keys in findings.items() if keys]
 
 
 def measured_rate(signal: Signal) -> float:

@@ -40,6 +40,8 @@ class Cutting:
 def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
     """Return start and end in seconds of every window within the time that all `signals` cover.
 
+    Windows in which a signal has no samples, such as those in a gap, are left out.
+
     Raises:
         ValueError: If a signal is empty.
         WindowError: If a window is shorter than a sample, or there are more than `MOST_WINDOWS`.
@@ -58,7 +60,17 @@ def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
             f"data.window.hop of {hop:g} s cuts a recording of {stop - start:.4g} s into {number:.3g} windows{unit}"
         )
     count = int((stop - start - length) / hop + 1e-6) + 1 if stop - start >= length - 1e-6 * hop else 0
-    return [(start + index * hop, start + index * hop + length) for index in range(count)]
+    starts = start + np.arange(count) * hop
+    for signal in signals:
+        if signal.times is not None:
+            first, last = _rows(signal, starts), _rows(signal, starts + length)
+            starts = starts[first < last]
+    return [(float(each), float(each) + length) for each in starts]
+
+
+def _rows(signal: Signal, times: np.ndarray) -> np.ndarray:
+    """For each time in seconds, the first sample of `signal` at or after it, with a tolerance for rounding."""
+    return np.searchsorted(signal.clock, times - 1e-6 / signal.rate)
 
 
 def timed(signal: Signal) -> Signal:
@@ -69,7 +81,7 @@ def timed(signal: Signal) -> Signal:
 def cut(signal: Signal, span: Span) -> Signal:
     """Return the part of `signal` within ``[start, end)``, on the same clock."""
     clock = signal.clock
-    first, last = np.searchsorted(clock, np.asarray(span) - 1e-6 / signal.rate)  # tolerance for rounding
+    first, last = _rows(signal, np.asarray(span))
     return Signal(
         signal.values[first:last], signal.rate, float(clock[first]) if first < len(clock) else span[0], clock[first:last]
     )

@@ -13,7 +13,7 @@ import numpy as np
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.target import Target, read_target
 from kdcore.data.arrays import as_numpy
-from kdcore.data.signal_checks import INTERRUPTED, largest_gap
+from kdcore.data.signal_checks import COARSE, INTERRUPTED, largest_gap
 from kdcore.data.windows import Span, cut, timed, windows
 from kdcore.deploy.recordings import as_signal, fitting, read_recording
 from kdcore.errors import DataError
@@ -179,7 +179,10 @@ class Predictor(ABC):
             DataError: As `spans`.
         """
         for name in self.modalities:
-            if largest_gap(signals[name]) > INTERRUPTED:
+            gap = largest_gap(signals[name])
+            if gap == np.inf:
+                warn(f"{name}: the recording has {COARSE}", kind=f"{name} coarse")
+            elif gap > INTERRUPTED:
                 longest = float(np.diff(signals[name].clock).max())
                 warn(
                     f"{name}: the recording is interrupted for {longest:.3g} s, more than {INTERRUPTED} samples; "

@@ -321,6 +321,7 @@ def _train(plan: Plan, networks: Mapping[str, nn.Module], data: _Data, batch: Lo
     largest = max(batch.labels.tolist(), default=-1) if batch.labels is not None and data.target == "classes" else -1
     if largest >= sizes.get(STUDENT, sys.maxsize):
         raise DataError(f"a label is {largest}, but the student has {sizes[STUDENT]} logits (labels start at 0)")
+    _refuse_other_classes(plan, sizes)
     dataset = _dataset_of(data, batch, sizes.get(STUDENT, 0))
     table.describe(dataset)
     assembly = LoaderAssembly(Builder(recipe, plugin_manager()), dataset, plan)
@@ -358,6 +359,22 @@ def _outputs(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str,
             sizes[name] = int(network.eval()(table.current.signals[name]).shape[1])
         network.train(mode)
     return sizes
+
+
+def _refuse_other_classes(plan: Plan, sizes: Mapping[str, int]) -> None:
+    """Refuse terms that compare logits of different numbers of classes: one logit would be broadcast to all classes.
+
+    A loss that declares taps of teachers may read nothing else of them; one that reads every class handles the difference.
+    """
+    for each in plan.participants[STUDENT].terms_in(DISTILLED):
+        if each.needs.teacher_taps or each.needs.every_class:
+            continue
+        for name in each.teachers:
+            if name in sizes and STUDENT in sizes and sizes[name] != sizes[STUDENT]:
+                raise DataError(
+                    f"the loss {each.term.id!r} compares logits, but {name} has {sizes[name]} logits and the student "
+                    f"{sizes[STUDENT]} (a loss of your own that can handle this declares Needs(every_class=True))"
+                )
 
 
 @contextmanager

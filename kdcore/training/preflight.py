@@ -23,12 +23,16 @@ from kdcore.training.epoch_start import begin_epoch
 from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, reads_all_samples, unsaved_values
+from kdcore.training.output_checks import not_finite, refuse_probabilities
 from kdcore.training.participants import Distiller
 from kdcore.training.side_effects import gradient_versions, side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
 """Batches tried until every term has a gradient: a hinge, for example, is flat where every sample meets its margin."""
+
+SHOWN = 8
+"""Samples that every network is shown, to note its shapes and to recognise probabilities."""
 
 FAINT = 1e-12
 """Gradient norm below which no optimizer makes progress: Adam adds 1e-8 to its denominator."""
@@ -188,6 +192,8 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
     description = distiller.describe_term(term.learner, term.spec.id)
+    if wrong := not_finite({term.learner: context.student, **context.teachers, **context.peers}):
+        raise TrainingError(f"{wrong}: its logits are not finite on the first batch: look for NaN in its inputs and weights")
     state = {name: each.clone() for name, each in term.loss.named_buffers()}
     versions = gradient_versions(distiller)
     with side_effects_refused(description, context):
@@ -392,11 +398,13 @@ def _note_shapes(distiller: Distiller, table: Table, result: Preflight) -> None:
     distiller.eval()
     for name in distiller.networks:
         member = distiller.participant(name)
-        signal = table.batch(table.training_rows("train", [name])[:2], [name]).signals[name]
+        signal = table.batch(table.training_rows("train", [name])[:SHOWN], [name]).signals[name]
         x = member.input(signal)
         if isinstance(x, Tensor):  # a loader's may be a tuple
             result.inputs[name] = tuple(x.shape[1:])
-        result.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
+        outputs = member(signal)
+        result.features[name] = {tap: tuple(value.shape[1:]) for tap, value in outputs.features.items()}
         parameters = list(member.encoder.parameters())
+        refuse_probabilities(name, outputs.logits, table.target.kind, any(each.requires_grad for each in parameters))
         result.parameters[name] = sum(each.numel() for each in parameters)
         result.trained[name] = sum(each.numel() for each in parameters if each.requires_grad)

@@ -23,6 +23,7 @@ from kdcore.errors import DataError
 from kdcore.recipe.config_models import STORED
 from kdcore.suggestions import did_you_mean
 from kdcore.training.checkpoint import write_file
+from kdcore.training.output_checks import looks_like_probabilities
 from kdcore.training.teacher_cache import CachedOutputs
 
 _KEY = tuple(each.name for each in fields(SampleKey))
@@ -263,6 +264,8 @@ def _checked(path: Path, outputs: StoredOutputs) -> StoredOutputs:
         raise DataError(f"{path}: logits must be a row of numbers per sample, not of shape {outputs.logits.shape}")
     if outputs.classes and len(outputs.classes) != outputs.logits.shape[1]:
         raise DataError(f"{path}: it names {len(outputs.classes)} classes and has {outputs.logits.shape[1]} logits per sample")
+    if repeated := [name for name, count in Counter(outputs.classes).items() if count > 1]:
+        raise DataError(f"{path}: it names the class {repeated[0]!r} twice")
     if repeated := [key for key, count in Counter(outputs.keys).items() if count > 1]:
         raise DataError(f"{path}: it has outputs of {repeated[0]} twice")
     return outputs
@@ -294,6 +297,9 @@ def join_outputs(
     logits = outputs.logits[:, _columns(path, outputs.classes, classes)] if outputs.classes else outputs.logits
     if logits.shape[1] != len(classes):
         raise DataError(f"{path}: it has {logits.shape[1]} logits per sample, but the run has {len(classes)} classes")
+    if looks_like_probabilities(torch.from_numpy(np.asarray(logits, dtype=np.float32)), target.kind):
+        inverse = "logarithms" if target.is_classes else "log odds"
+        raise DataError(f"{path}: its logits look like probabilities; store logits, or the {inverse} of the probabilities")
     if target.kind == "values":
         _check_units(path, outputs, classes, target)
         logits = target.normalised(logits.astype(np.float64)).astype(np.float32)

@@ -274,11 +274,33 @@ def test_a_term_without_a_gradient_is_refused(given):
         kdcore.distil(student, teacher, DataLoader(samples, 8), [Detached()], device="cpu")
 
 
-def test_different_numbers_of_classes_are_named(given):
+@pytest.mark.parametrize("loss", ["soft-target", "logits", "consistency", "hard-teacher"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_different_numbers_of_classes_are_refused(given, loss, size):
+    """One logit would be broadcast; two would pass as two of three classes."""
     student, _, samples = given
-    with pytest.raises(RuntimeError) as found:
-        kdcore.distil(student, nn.Linear(6, 5), DataLoader(samples, 8), ["soft-target"], device="cpu")
-    assert found.value.__notes__ == ["numbers of logits: teacher 5, student 3"]
+    with pytest.raises(DataError, match=rf"'{loss}' compares logits, but teacher has {size} logits and the student 3"):
+        kdcore.distil(student, nn.Linear(6, size), DataLoader(samples, 8), [loss], device="cpu")
+
+
+def test_a_teacher_of_other_classes_teaches_features(given):
+    student, _, samples = given
+    teacher, taps = (
+        nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 5)),
+        {"student": {"features": "0"}, "teacher": {"features": "0"}},
+    )
+    kdcore.distil(student, teacher, DataLoader(samples, 8), ["cross-entropy", "fitnet"], taps=taps, epochs=1, device="cpu")
+
+
+def test_a_loss_of_every_class_reads_a_teacher_of_other_classes(given):
+    class Folded(DistillationLoss):
+        needs = Needs(teachers=1, every_class=True)
+
+        def forward(self, ctx):
+            return F.mse_loss(ctx.student.logits, ctx.teachers["teacher"].logits[:, :3])
+
+    student, _, samples = given
+    kdcore.distil(student, nn.Linear(6, 5), DataLoader(samples, 8), [Folded()], epochs=1, device="cpu")
 
 
 def test_options_of_training_are_those_of_recipes(given):
@@ -315,3 +337,28 @@ def test_what_reads_a_validation_loader_requires_one(given, options, key):
     student, teacher, samples = given
     with pytest.raises(UsageError, match=f"{key} requires validation=, a loader of labelled batches"):
         kdcore.distil(student, teacher, DataLoader(samples, batch_size=8), ["cross-entropy"], device="cpu", **options)
+
+
+@pytest.mark.parametrize("which", ["big", "student"])
+def test_probabilities_instead_of_logits_are_refused(given, which):
+    student, teacher, samples = given
+    networks = {"big": teacher, "student": student}
+    networks[which] = nn.Sequential(networks[which], nn.Softmax(dim=1))
+    with pytest.raises(TrainingError, match=f"{which}: its outputs look like probabilities.*remove the last softmax"):
+        kdcore.distil(networks["student"], {"big": networks["big"]}, DataLoader(samples, 8), ["dist"], epochs=1, device="cpu")
+
+
+def test_probabilities_of_labels_are_refused_of_a_teacher():
+    x = torch.randn(32, 6)
+    loader = DataLoader(TensorDataset(x, (x[:, :3] > 0).float()), batch_size=16)
+    teacher = nn.Sequential(nn.Linear(6, 3), nn.Sigmoid())
+    with pytest.raises(TrainingError, match=r"teacher: its outputs look like probabilities.*remove the last sigmoid"):
+        kdcore.distil(nn.Linear(6, 3), teacher, loader, ["bce"], target="labels", epochs=1, device="cpu")
+
+
+def test_an_input_that_is_not_finite_is_named(given):
+    student, teacher, _ = given
+    x = torch.full((16, next(student.parameters()).shape[1]), float("nan"))
+    loader = DataLoader(TensorDataset(x, torch.zeros(16, dtype=torch.long)), batch_size=8)
+    with pytest.raises(TrainingError, match="student: its logits are not finite on the first batch"):
+        kdcore.distil(student, teacher, loader, ["cross-entropy", "dist"], epochs=1, device="cpu")

@@ -269,6 +269,16 @@ def test_a_recording_shorter_than_a_window_has_none():
     assert windows([signal], 1.0, 0.5) == [(0.0, 1.0)]
 
 
+def test_windows_without_samples_of_a_modality_are_left_out():
+    """A gap from 1 s to 4 s: windows that begin at 1, 2 and 3 s are empty, that at 0.5 s is half full."""
+    times = np.r_[np.arange(10) / 10, 4 + np.arange(20) / 10]
+    interrupted, regular = Signal(np.zeros((30, 2)), 10.0, times=times), Signal(np.zeros((60, 2)), 10.0)
+    starts = [start for start, _ in windows([regular, interrupted], 1.0, 0.5)]
+    assert starts == [0.0, 0.5, 3.5, 4.0, 4.5, 5.0]
+    assert all(len(cut(interrupted, (start, start + 1))) for start in starts)
+    assert len(windows([regular], 1.0, 0.5)) == 11
+
+
 @pytest.mark.parametrize(
     ("length", "hop", "said"),
     [(1e-9, None, r"length is 1e-09 s, shorter than one sample of a signal at 10 Hz"), (0.5, 1e-9, r"hop of 1e-09 s cuts a")],

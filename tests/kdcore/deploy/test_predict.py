@@ -311,6 +311,13 @@ def test_an_interrupted_recording_is_named_once(tmp_path):
     assert len(found) == 1
 
 
+def test_a_coarse_clock_is_named(tmp_path):
+    """Time stamps in whole seconds, for 50 samples per second."""
+    student = load_predictor(saved_student(tmp_path / "student"))
+    with pytest.warns(UserWarning, match="accelerometer: the recording has a clock that is too coarse"):
+        student.predict(Signal(walk(200), 50.0, times=np.floor(np.arange(200) / 50)))
+
+
 def test_time_stamps_of_a_short_recording_agree_with_the_given_rate(tmp_path):
     """Twelve samples span eleven intervals."""
     columns = {"accelerometer": ["x", "y", "z"]}

@@ -142,6 +142,25 @@ def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, suffix, fault):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("kind", "inverse"), [("classes", "logarithms"), ("labels", "log odds")])
+def test_probabilities_instead_of_logits_are_refused(tmp_path, kind, inverse):
+    keys = [SampleKey("1", "1", str(trial)) for trial in range(8)]
+    logits = torch.from_numpy(numbers((8, 2), 0))
+    probabilities = (logits.softmax(1) if kind == "classes" else logits.sigmoid()).numpy()
+    target = Target(kind)
+    path = tmp_path / "outputs.npz"
+    join_outputs(path, StoredOutputs(keys, np.log(probabilities), ["a", "b"], kind=kind), keys, ["a", "b"], target)
+    with pytest.raises(DataError, match=f"look like probabilities.*{inverse}"):
+        join_outputs(path, StoredOutputs(keys, probabilities, ["a", "b"], kind=kind), keys, ["a", "b"], target)
+
+
+def test_a_class_that_is_named_twice_is_refused(tmp_path):
+    path = tmp_path / "outputs.npz"
+    write_outputs(path, StoredOutputs([SampleKey("1", "1", "1")], numbers((1, 3), 0), ["a", "b", "a"]))
+    with pytest.raises(DataError, match="it names the class 'a' twice"):
+        load_outputs(path)
+
+
 @pytest.mark.parametrize("name", ["outputs.csv", "outputs", "outputs.PARQUET.gz"])
 def test_another_suffix_is_refused(tmp_path, name):
     for action in (lambda path: write_outputs(path, three()), load_outputs):

@@ -44,6 +44,10 @@ def test_ordinary_recordings_are_not_odd():
             Signal(recorded("2", 1).values, 50.0, times=np.r_[np.arange(100) / 50, 10 + np.arange(100) / 50]),
             r"1 interrupted \(a gap of more than ten samples\)",
         ),
+        (
+            Signal(recorded("2", 1).values, 50.0, times=np.floor(np.arange(200) / 50)),
+            r"1 with a clock that is too coarse \(most rows repeat the time stamp of the row before",
+        ),
     ],
 )
 def test_an_odd_recording_is_named(signal, said):
@@ -121,7 +125,7 @@ def test_a_run_names_interrupted_recordings(tmp_path):
         assert sum("interrupted" in line for line in table.warnings) == 1
 
 
-@pytest.mark.parametrize(("steps", "gap"), [([1, 1, 1, 30], 30), ([2, 2, 2], 1), ([0, 0, 5], 1), ([1], 1), ([], 1)])
+@pytest.mark.parametrize(("steps", "gap"), [([1, 1, 1, 30], 30), ([2, 2, 2], 1), ([0, 0, 5], np.inf), ([1], 1), ([], 1)])
 def test_the_largest_gap_is_in_median_steps(steps, gap):
     times = np.cumsum([0.0, *steps])
     assert largest_gap(Signal(np.zeros((len(times), 3)), 1.0, times=times)) == gap
