@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from kdcore.data.dropped import Dropped, DropReport
     from kdcore.data.leakage import RecordingAudit, leakage_checks
     from kdcore.data.signal_checks import INTERRUPTED, interrupted, largest_gap, likely_unit, measured_rate, odd_rates
-    from kdcore.data.splits import SplitSamples, class_warnings, recipe_splits
+    from kdcore.data.splits import SplitSamples, class_warnings, recipe_splits, usable_samples
     from kdcore.data.targets import lacking_numbers
     from kdcore.data.windows import windows
     from kdcore.deploy.predictor import Predictor

@@ -196,6 +196,11 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return _modalities(self.student_specs)
 
     @property
+    def required_modalities(self) -> list[str]:
+        """Every modality that a sample must have: with ``data.missing: mask`` those that a student reads, else all."""
+        return self.student_modalities if self.data.missing == "mask" else self.modalities
+
+    @property
     def specs(self) -> dict[str, ParticipantSpec]:
         """Teachers, then students, by name, as they are written."""
         return {**self.teachers, **self.student_specs}

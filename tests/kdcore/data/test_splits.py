@@ -18,7 +18,7 @@ from kdcore.data.labels import noisy_labels
 from kdcore.data.leakage import audit, content_leaks, similar_names
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import load_table
-from kdcore.data.splits import checked_splits, class_warnings, complete_samples, load_splits
+from kdcore.data.splits import check_splits, class_warnings, complete_samples, load_splits
 from kdcore.errors import DataError, ListingError, SplitError
 
 
@@ -61,7 +61,7 @@ def test_a_clean_split_has_no_leaks():
 def test_planted_leaks_are_found(leaking, named):
     assert any(named in leak for leak in audit(leaking))
     with pytest.raises(DataError, match="the splits leak"):
-        checked_splits(leaking, 2, labelled=True)
+        check_splits(leaking, 2, labelled=True)
 
 
 def test_one_subject_on_both_sides_is_no_leak_where_the_protocol_does_not_promise_otherwise():
@@ -78,7 +78,7 @@ def test_one_subject_on_both_sides_is_no_leak_where_the_protocol_does_not_promis
 )
 def test_a_split_unfit_for_training_is_refused(unfit, why):
     with pytest.raises(DataError, match=why):
-        checked_splits(unfit, 2, labelled=True)
+        check_splits(unfit, 2, labelled=True)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -177,11 +177,12 @@ def test_the_split_is_made_before_anything_is_dropped(tmp_path):
     toys.write(tmp_path)
     for path in tmp_path.glob("ankle-s0-*"):
         path.unlink()  # without the first subject, the rule would make the second one the first
-    samples, found, dropped = load_splits(toys.Files(tmp_path), Alternate(), toys.spec(), ["ankle", "wrist"])
+    divided = load_splits(toys.Files(tmp_path), Alternate(), toys.spec(), ["ankle", "wrist"])
+    found = divided.splits
     assert {each.key.subject for each in found.samples["train"]} == {"s2"}
     assert {each.key.subject for each in found.samples["test"]} == {"s1", "s3"}
-    assert len(samples) == 12
-    assert [(each.subject, each.reason, each.split) for each in dropped] == 4 * [("s0", "no ankle", "train")]
+    assert len(divided.samples) == 12
+    assert [(each.subject, each.reason, each.split) for each in divided.dropped] == 4 * [("s0", "no ankle", "train")]
 
 
 class Leaving(toys.BySubject):
@@ -281,7 +282,7 @@ def test_no_split_passes_with_a_leak_whatever_the_data(train, validation, test, 
     fit = not leaks and train and test and len(classes) == 2
     assert bool(audit(made)) == leaks
     if fit:
-        assert checked_splits(made, 2, labelled=True) is made
+        check_splits(made, 2, labelled=True)
     else:
         with pytest.raises(DataError):
-            checked_splits(made, 2, labelled=True)
+            check_splits(made, 2, labelled=True)
