@@ -20,6 +20,7 @@ from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, training_labels
 from kdcore.data.leakage import RecordingAudit, leakage_checks
+from kdcore.data.mapped import Storage
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import interrupted, odd_rates
 from kdcore.data.splits import class_warnings, load_splits, raised_as, without_shares
@@ -98,7 +99,7 @@ def load_table(
     _refuse_empty(joined.by_split, odd)
     train_labels, target, label_notes = _training_labels(dataset, spec, joined)
     present = _present(pipelines, columns, joined, together)
-    inputs = _inputs(pipelines, columns, joined, present, memory_limit, folder)
+    inputs = _inputs(pipelines, columns, joined, present, Storage(memory_limit, folder))
     warnings = [*copies, *label_notes, *dataset.notes, *odd, *divided.left_out, *_absences(present, joined.by_split)]
     warnings += class_warnings(join.used(joined), dataset.classes, splits) if dataset.target.is_classes else []
     report = DropReport((*divided.dropped, *_without_rows(join, joined, bad)))
@@ -240,8 +241,7 @@ def _inputs(
     columns: Columns,
     joined: JoinedRows,
     present: Mapping[str, Tensor],
-    limit: int,
-    folder: Path,
+    storage: Storage,
 ) -> dict[str, tuple[Tensor, ...]]:
     """Return each participant's inputs, row by row, after those of its transforms that run once."""
     train, inputs = joined.by_split["train"], {}
@@ -249,6 +249,6 @@ def _inputs(
         fitted_on = train[present[name][train]] if name in present else train
         if not len(fitted_on):
             raise DataError(f"no training sample has the signals of {name}")
-        parts = [joined.values_of(columns[branch.key], branch.modality.name, limit, folder) for branch in pipeline.branches]
-        inputs[name] = pipeline.prepare(parts, fitted_on, limit, folder)
+        parts = [joined.values_of(columns[branch.key], branch.modality.name, storage) for branch in pipeline.branches]
+        inputs[name] = pipeline.prepare(parts, fitted_on, storage)
     return inputs
