@@ -6,10 +6,8 @@ else that is slow.
 
 from __future__ import annotations
 
-import ast
 import time
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pluggy import HookimplMarker
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
     from kdcore.data.dropped import Dropped, DropReport
     from kdcore.data.leakage import RecordingAudit, leakage_checks
     from kdcore.data.signal_checks import INTERRUPTED, interrupted, largest_gap, likely_unit, measured_rate, odd_rates
-    from kdcore.data.splits import SplitSamples, class_warnings, recipe_splits
+    from kdcore.data.splits import SplitSamples, class_warnings, recipe_splits, usable_samples
     from kdcore.data.targets import lacking_numbers
     from kdcore.data.windows import windows
     from kdcore.deploy.predictor import Predictor
@@ -113,15 +111,107 @@ IMPORTED_AT = time.time()
 hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
-
-def _public_names() -> dict[str, str]:
-    """Return name → module, read from the imports for type checkers above, so that the names are listed only once."""
-    tree = ast.parse(Path(__file__).read_bytes())
-    imports = next(node.body for node in tree.body if isinstance(node, ast.If))
-    return {alias.name: str(node.module) for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names}
-
-
-_MODULE_OF = _public_names()
+_HOME = {
+    "kdcore.archives": ("refuse_bomb", "refuse_parquet_bomb"),
+    "kdcore.cli.arguments": ("Overrides", "RecipeArgument"),
+    "kdcore.cli.console": ("ConsoleListener",),
+    "kdcore.cli.pictures": ("refuse_page_path", "write_drawings"),
+    "kdcore.cli.tables": ("output_console", "show_table"),
+    "kdcore.contracts.batch": ("Batch", "Classifier", "LossContext", "Outputs"),
+    "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
+    "kdcore.contracts.drawing": ("Drawing", "Estimated", "Labelled"),
+    "kdcore.contracts.embeddings": ("ClassEmbeddings",),
+    "kdcore.contracts.encoder": ("Encoder", "Participant"),
+    "kdcore.contracts.executor": ("Executor", "Job", "StartedJob"),
+    "kdcore.contracts.fusion": ("TeacherFusion",),
+    "kdcore.contracts.leakage_check": ("LeakageCheck",),
+    "kdcore.contracts.loss": ("DistillationLoss", "Example"),
+    "kdcore.contracts.needs": ("Needs",),
+    "kdcore.contracts.options": ("IfSet",),
+    "kdcore.contracts.plain_recording": ("PlainRecording", "RecordingForm"),
+    "kdcore.contracts.progress": ("Progress", "Ramp"),
+    "kdcore.contracts.modality": ("Modality", "Signal"),
+    "kdcore.contracts.protocol": ("Protocol", "Splits"),
+    "kdcore.contracts.target": (
+        "EVERY_TARGET",
+        "METRICS",
+        "THRESHOLD",
+        "Metric",
+        "Target",
+        "TargetKind",
+        "known",
+        "with_units",
+    ),
+    "kdcore.contracts.schedule": ("Graph", "Node", "Schedule", "Stage"),
+    "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
+    "kdcore.contracts.sample_transform": ("SampleTransform",),
+    "kdcore.contracts.transform": ("Join", "Transform"),
+    "kdcore.contracts.units": ("UNITS", "conversion", "same_rate"),
+    "kdcore.errors": (
+        "CheckpointError",
+        "DataError",
+        "KdcoreDeprecationWarning",
+        "KdcoreError",
+        "PluginError",
+        "RecipeError",
+        "StoppedError",
+        "TrainingError",
+        "UnknownRunError",
+        "UsageError",
+        "one_line",
+    ),
+    "kdcore.deploy.recordings": ("read_recording",),
+    "kdcore.runs.callbacks": ("RunListener",),
+    "kdcore.recipe.build": ("Builder",),
+    "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),
+    "kdcore.recipe.load": ("load_recipe",),
+    "kdcore.recipe.plan": ("ParticipantPlan", "Plan", "make_plan"),
+    "kdcore.recipe.models": ("Recipe",),
+    "kdcore.runs.evaluation": ("Recordings",),
+    "kdcore.runs.executors": ("make_executor",),
+    "kdcore.runs.gain": ("Difference",),
+    "kdcore.runs.metrics": ("Evaluation", "evaluate"),
+    "kdcore.runs.target_metrics": ("AnyEvaluation", "LabelEvaluation", "ValueEvaluation", "evaluate_target", "part_of", "pool"),
+    "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
+    "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
+    "kdcore.runs.find_student": ("find_student",),
+    "kdcore.runs.outcome": ("Outcome",),
+    "kdcore.contracts.tracker": ("Tracker",),
+    "kdcore.plugin.hookspecs": ("API_VERSION",),
+    "kdcore.plugin.manager": ("PluginManager", "plugin_manager"),
+    "kdcore.plugin.constructors": ("TERM_KEYS",),
+    "kdcore.plugin.option_schema": ("describe", "options_model"),
+    "kdcore.plugin.pretrained": ("PretrainedWeights", "pretrained_backbone"),
+    "kdcore.plugin.registry": ("Entry", "KINDS"),
+    "kdcore.recipe.merge": ("TERM_LISTS",),
+    "kdcore.suggestions": ("did_you_mean",),
+    "kdcore.runs.artifacts": ("first_recording", "restore_participants", "student_folder"),
+    "kdcore.runs.context": ("RunContext", "reopen"),
+    "kdcore.runs.journal": ("Journal", "RunJournal"),
+    "kdcore.runs.state": ("RunState",),
+    "kdcore.runs.summary": ("Row", "Summary", "summarise"),
+    "kdcore.training.participants": ("Distiller",),
+    "kdcore.runs.result": ("Result",),
+    "kdcore.runs.run": ("dry_run", "resume", "run"),
+    "kdcore.data.arrays": ("ArrayDataset",),
+    "kdcore.data.dropped": ("Dropped", "DropReport"),
+    "kdcore.data.leakage": ("RecordingAudit", "leakage_checks"),
+    "kdcore.data.signal_checks": ("INTERRUPTED", "interrupted", "largest_gap", "likely_unit", "measured_rate", "odd_rates"),
+    "kdcore.data.splits": ("SplitSamples", "class_warnings", "recipe_splits", "usable_samples"),
+    "kdcore.data.targets": ("lacking_numbers",),
+    "kdcore.data.windows": ("windows",),
+    "kdcore.runs.distil": ("distil",),
+    "kdcore.runs.distilled": ("Distilled",),
+    "kdcore.training.tensor_loss": ("TensorLoss", "loss"),
+    "kdcore.deploy.predictor": ("Predictor",),
+    "kdcore.deploy.student": ("Ensemble", "Student"),
+    "kdcore.deploy.saved_student": ("load_predictor", "load_student"),
+    "kdcore.runs.provenance": ("Provenance", "provenance_of"),
+    "kdcore.runs.paths": ("find_run", "runs_folder"),
+    "kdcore.trust": ("trusts_code",),
+    "kdcore.user_warnings": ("warn",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 _RENAMED: dict[str, tuple[str, str]] = {}
 """Deprecated name → (the name to use, the release that deprecated it)."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch import Tensor
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
 from kdcore.data.data_cache import Column
-from kdcore.data.mapped import rows_of
+from kdcore.data.mapped import Storage
 from kdcore.errors import DataError
 
 Positions = NDArray[np.int64]
@@ -149,7 +147,7 @@ class JoinedRows:
         """(N,) whether a column has each row."""
         return np.isin(self.code, self.codes(column, modality), assume_unique=True)
 
-    def values_of(self, column: Column, modality: str, limit: int = sys.maxsize, folder: Path | None = None) -> Tensor:
+    def values_of(self, column: Column, modality: str, storage: Storage = Storage()) -> Tensor:  # noqa: B008 - frozen
         """Return a column's values row by row, (N, …), with its first one as a placeholder for missing ones.
 
         The result is the column's own tensor if its rows are all rows in order.
@@ -157,12 +155,11 @@ class JoinedRows:
         Args:
             column: The column.
             modality: Its modality.
-            limit: Maximum size of the result in memory, in bytes; a larger one is on disk.
-            folder: Folder of its file.
+            storage: Where the result is kept.
         """
         codes = self.codes(column, modality)
         if not len(codes) or np.array_equal(codes, self.code):
             return column.values
         row = np.searchsorted(codes, self.code).clip(max=len(codes) - 1)
         rows = torch.from_numpy(np.where(codes[row] == self.code, row, 0))
-        return rows_of(column.values, rows, limit, folder)
+        return storage.rows(column.values, rows)

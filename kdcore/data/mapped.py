@@ -6,7 +6,9 @@ import errno
 import math
 import mmap
 import os
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -30,56 +32,59 @@ def opened(path: Path, shape: Sequence[int], dtype: np.dtype) -> Tensor:
     return _registered(torch.from_numpy(array), array)
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype, limit: int, folder: Path | None = None) -> Tensor:
-    """Return an uninitialised tensor: in memory up to `limit` bytes, else in a temporary file.
+@dataclass(frozen=True)
+class Storage:
+    """Where new tensors are kept: in memory up to a limit, and larger ones in temporary files.
 
     Args:
-        shape: Shape of the tensor.
-        dtype: Type of the tensor.
-        limit: Maximum size in memory, in bytes.
-        folder: Folder of the file; the system's folder for temporary files by default.
-
-    Raises:
-        DataError: If the disk is full, or the file cannot be created.
+        limit: Largest tensor in memory, in bytes.
+        folder: Folder of the files; the system's folder for temporary files by default.
     """
-    size = math.prod(shape) * dtype.itemsize
-    if size <= limit:
-        return torch.empty(tuple(shape), dtype=dtype)
-    try:
-        with TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # without it, a full disk kills the process that writes to the mapping
-                os.posix_fallocate(file.fileno(), 0, size)
-            array = np.memmap(file, np.uint8, "w+", shape=(size,))
-    except OSError as error:
-        where = folder or "the folder of temporary files"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DataError(f"no room for {size / 1e9:.1f} GB of data in {where}: {error.strerror}") from error
-        raise DataError(f"cannot create a temporary file of {size / 1e9:.1f} GB in {where}: {error}") from error
-    return _registered(torch.from_numpy(array).view(dtype).view(tuple(shape)), array)
 
+    limit: int = sys.maxsize
+    folder: Path | None = None
 
-def rows_of(x: Tensor, rows: Tensor, limit: int, folder: Path | None = None) -> Tensor:
-    """Return ``x[rows]``; if it is larger than `limit`, as a view of consecutive rows, or else as a tensor on disk.
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return an uninitialised tensor.
 
-    Args:
-        x: (N, …).
-        rows: (M,) int64.
-        limit: Maximum size of the result in memory, in bytes.
-        folder: Folder of its file, see `empty`.
-    """
-    size = math.prod(x.shape[1:]) * len(rows) * x.element_size()
-    if size <= limit:
-        return x[rows]
-    first = int(rows[0])
-    if torch.equal(rows, torch.arange(first, first + len(rows))):
-        part = x[first : first + len(rows)]
-        if x in _FILES:
-            _FILES[part] = _FILES[x]
-        return part
-    result = empty((len(rows), *x.shape[1:]), x.dtype, limit, folder)
-    for start in range(0, len(rows), ROWS):
-        torch.index_select(x, 0, rows[start : start + ROWS], out=result[start : start + ROWS])
-    return result
+        Raises:
+            DataError: If the disk is full, or the file cannot be created.
+        """
+        size = math.prod(shape) * dtype.itemsize
+        if size <= self.limit:
+            return torch.empty(tuple(shape), dtype=dtype)
+        try:
+            with TemporaryFile(dir=self.folder) as file:
+                if hasattr(os, "posix_fallocate"):  # without it, a full disk kills the process that writes to the mapping
+                    os.posix_fallocate(file.fileno(), 0, size)
+                array = np.memmap(file, np.uint8, "w+", shape=(size,))
+        except OSError as error:
+            where = self.folder or "the folder of temporary files"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise DataError(f"no room for {size / 1e9:.1f} GB of data in {where}: {error.strerror}") from error
+            raise DataError(f"cannot create a temporary file of {size / 1e9:.1f} GB in {where}: {error}") from error
+        return _registered(torch.from_numpy(array).view(dtype).view(tuple(shape)), array)
+
+    def rows(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return ``x[rows]``; if it is larger than `limit`, as a view of consecutive rows, or else as a tensor on disk.
+
+        Args:
+            x: (N, …).
+            rows: (M,) int64.
+        """
+        size = math.prod(x.shape[1:]) * len(rows) * x.element_size()
+        if size <= self.limit:
+            return x[rows]
+        first = int(rows[0])
+        if torch.equal(rows, torch.arange(first, first + len(rows))):
+            part = x[first : first + len(rows)]
+            if x in _FILES:
+                _FILES[part] = _FILES[x]
+            return part
+        result = self.empty((len(rows), *x.shape[1:]), x.dtype)
+        for start in range(0, len(rows), ROWS):
+            torch.index_select(x, 0, rows[start : start + ROWS], out=result[start : start + ROWS])
+        return result
 
 
 def read_ahead(x: Tensor, rows: Tensor) -> None:

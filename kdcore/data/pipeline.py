@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from kdcore.contracts.modality import Modality
 from kdcore.contracts.sample_transform import output_spec
 from kdcore.contracts.transform import Join
 from kdcore.data.branch import Branch
-from kdcore.data.mapped import empty, rows_of
+from kdcore.data.mapped import Storage
 from kdcore.errors import DataError
 
 CHUNK = 256
@@ -118,59 +116,36 @@ class Pipeline:
             module.statistics_from = origin  # type: ignore[assignment]  # not a parameter
         return True
 
-    def prepare(self, columns: Sequence[Tensor], train: Tensor, limit: int, folder: Path | None = None) -> tuple[Tensor, ...]:
+    def prepare(self, columns: Sequence[Tensor], train: Tensor, storage: Storage) -> tuple[Tensor, ...]:
         """Apply the deterministic transforms once, and keep the others as `batch_transforms`.
 
         Args:
             columns: One tensor (N, …) per branch.
             train: Rows of the training split; transforms are fitted to these only.
-            limit: Largest result of a transform in bytes; a transform with a larger result runs per batch instead.
-            folder: Folder of larger results while transforms are fitted.
+            storage: Where results are kept. A transform with a result over its limit runs per batch instead.
 
         Returns:
             The participant's entry of the table: one tensor, or one per branch if the join runs per batch.
         """
-        room = Room(limit, folder)
         done, rests = [], []
         for branch, column in zip(self.branches, columns, strict=True):
-            column, rest = _advance(branch.on_batches, column, train, room)
+            column, rest = _advance(branch.on_batches, column, train, storage)
             done.append(column)
             rests.append(rest)
         trunk = self.trunk
         if any(rests):
-            _fit_rest(self, columns, train, room)
+            _fit_rest(self, columns, train, storage)
         else:
             rests = []
             if len(done) > 1 and not runs_per_batch(trunk[0]):
-                done, trunk = [_in_chunks(trunk[:1], tuple(done), room)], trunk[1:]
+                done, trunk = [_in_chunks(trunk[:1], tuple(done), storage)], trunk[1:]
             if len(done) == 1:
-                done[0], trunk = _advance(trunk, done[0], train, room)
+                done[0], trunk = _advance(trunk, done[0], train, storage)
         self.batch_transforms = BatchTransforms(rests, trunk)
         return tuple(done)
 
 
-@dataclass(frozen=True)
-class Room:
-    """Memory limit for the results of transforms.
-
-    Args:
-        limit: Largest result in memory, in bytes.
-        folder: Folder of larger results; the system's temporary folder by default.
-    """
-
-    limit: int
-    folder: Path | None = None
-
-    def rows(self, x: Tensor, rows: Tensor) -> Tensor:
-        """``x[rows]``, on disk if it is large."""
-        return rows_of(x, rows, self.limit, self.folder)
-
-    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """An uninitialised tensor of a type, on disk if it is large."""
-        return empty(shape, like.dtype, self.limit, self.folder)
-
-
-def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Room) -> tuple[Tensor, list[nn.Module]]:
+def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, storage: Storage) -> tuple[Tensor, list[nn.Module]]:
     """Apply `transforms` to all of `x` up to the first that must run per batch; return the result and the rest.
 
     Only the results before a transform that is fitted, and the last ones, are stored.
@@ -179,47 +154,47 @@ def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Ro
     for index, transform in enumerate(transforms):
         runs_once = not runs_per_batch(transform)
         if runs_once and _needs_fit(transform):
-            x, ready = _in_chunks(ready, x, room), []
-            transform.fit(room.rows(x, train))  # type: ignore[operator]
+            x, ready = _in_chunks(ready, x, storage), []
+            transform.fit(storage.rows(x, train))  # type: ignore[operator]
         if runs_once:
             first = _apply_all([*ready, transform], x[:1])
-            if first.numel() * first.element_size() * len(x) <= room.limit:
+            if first.numel() * first.element_size() * len(x) <= storage.limit:
                 ready.append(transform)
                 continue
-        x = _in_chunks(ready, x, room)
-        _fit_following(transforms[index:], x, train, room)
+        x = _in_chunks(ready, x, storage)
+        _fit_following(transforms[index:], x, train, storage)
         return x, list(transforms[index:])
-    return _in_chunks(ready, x, room), []
+    return _in_chunks(ready, x, storage), []
 
 
 def _needs_fit(transform: nn.Module) -> bool:
     return getattr(transform, "fitted", False) and not getattr(transform, "statistics_from", "")
 
 
-def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Room) -> None:
+def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, storage: Storage) -> None:
     """Fit the transforms from the first that runs per batch on, to training samples without augmentation."""
     last = max((index for index, each in enumerate(transforms) if _needs_fit(each)), default=-1)
     if last < 0:
         return
-    sample = room.rows(x, train)
+    sample = storage.rows(x, train)
     for transform in transforms[: last + 1]:
         if _needs_fit(transform):
             transform.fit(sample)  # type: ignore[operator]
         if transform is not transforms[last] and _runs_in_evaluation(transform):
-            sample = _in_chunks([transform], sample, room)
+            sample = _in_chunks([transform], sample, storage)
 
 
-def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor, room: Room) -> None:
+def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor, storage: Storage) -> None:
     """Fit the trunk to training samples after the branches' transforms of batches, without augmentation."""
     if not any(map(_needs_fit, pipeline.trunk)):
         return
     parts = []
     for branch, column in zip(pipeline.branches, columns, strict=True):
-        part = room.rows(column, train)
+        part = storage.rows(column, train)
         head = BatchTransforms([branch.on_batches], []).eval()
-        parts.append(_in_chunks([head], part, room) if branch.on_batches else part)
-    x = _in_chunks(pipeline.trunk[:1], tuple(parts), room) if len(parts) > 1 else parts[0]
-    _fit_following(pipeline.trunk[1:] if len(parts) > 1 else pipeline.trunk, x, torch.arange(len(train)), room)
+        parts.append(_in_chunks([head], part, storage) if branch.on_batches else part)
+    x = _in_chunks(pipeline.trunk[:1], tuple(parts), storage) if len(parts) > 1 else parts[0]
+    _fit_following(pipeline.trunk[1:] if len(parts) > 1 else pipeline.trunk, x, torch.arange(len(train)), storage)
 
 
 @torch.no_grad()
@@ -237,7 +212,7 @@ def _apply_all(transforms: Sequence[nn.Module], x: Tensor) -> Tensor:
     return x
 
 
-def _in_chunks(transforms: Sequence[nn.Module], x: Tensor | tuple[Tensor, ...], room: Room) -> Tensor:
+def _in_chunks(transforms: Sequence[nn.Module], x: Tensor | tuple[Tensor, ...], storage: Storage) -> Tensor:
     """Apply all of `transforms` to one chunk of rows after another; return `x` if there are none."""
     size, result, forms = len(x[0]) if isinstance(x, tuple) else len(x), None, list[str]()
     for start in range(0, size if transforms else 0, CHUNK):
@@ -254,6 +229,6 @@ def _in_chunks(transforms: Sequence[nn.Module], x: Tensor | tuple[Tensor, ...], 
                     f"{forms[index]} first and {form} later, and {len(piece)} rows for {rows.stop - start} windows"
                 )
         if result is None:
-            result = room.empty((size, *piece.shape[1:]), piece)
+            result = storage.empty((size, *piece.shape[1:]), piece.dtype)
         result[rows] = piece
     return x if result is None else result  # type: ignore[return-value]

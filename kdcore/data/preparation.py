@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,9 +21,10 @@ from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, training_labels
 from kdcore.data.leakage import leakage_checks
+from kdcore.data.mapped import Storage
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import interrupted, odd_rates
-from kdcore.data.splits import class_warnings, load_splits, raised_as, with_shares_missing
+from kdcore.data.splits import class_warnings, load_splits, raised_as, without_shares
 from kdcore.data.table import Table
 from kdcore.data.targets import target_warnings, with_statistics
 from kdcore.data.windows import Cutting
@@ -34,20 +34,6 @@ from kdcore.user_warnings import warn
 
 Columns = Mapping[tuple[str, str], Column]
 """Columns by the key of the branches that they belong to."""
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """Signals that a sample must have if `data.missing` is ``mask``.
-
-    Args:
-        students: Students; training samples without the signals of any of them, and other samples without those of all of
-            them, are dropped.
-        together: Fused teachers; they run only on samples with the signals of all of them.
-    """
-
-    students: frozenset[str] = frozenset()
-    together: tuple[str, ...] = ()
 
 
 def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str:
@@ -73,41 +59,51 @@ def load_table(
     folder: Path,
     memory_limit: int,
     progress: Progress = lambda done, total, what: None,
-    requirements: Requirements | None = None,
+    required: Sequence[frozenset[str]] | None = None,
+    together: Sequence[str] = (),
 ) -> Table:
     """Read, join, split and transform the signals of all participants in `pipelines`.
 
-    Transforms per batch stay in the pipelines' `batch_transforms`. Tensors over `memory_limit` bytes are memory-mapped.
+    Transforms per batch stay in the pipelines' `batch_transforms`.
+
+    Args:
+        dataset: The dataset.
+        protocol: The protocol.
+        spec: The recipe's data section, with the dataset's options filled in.
+        pipelines: Participant → its transforms.
+        folder: Cache folder.
+        memory_limit: Size in bytes above which a tensor is memory-mapped.
+        progress: Progress callback, called with (done, total, what).
+        required: Sets of modalities, of which a sample must have one, see `divide`; by default, it must have all modalities.
+        together: Fused teachers, which run only on samples with the signals of all of them.
 
     Raises:
         DataError: If recordings, splits or shapes are invalid.
     """
-    requirements = requirements or Requirements(frozenset(pipelines))
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
-    students = sorted(requirements.students)
-    required = [frozenset(branch.modality.name for branch in pipelines[name].branches) for name in students]
-    samples, splits, dropped = load_splits(dataset, protocol, spec, modalities, required)
-    identity = _identity(dataset, samples, spec, folder)
-    samples, splits, left_out = with_shares_missing(samples, splits, spec, modalities, required, dropped)
+    required = [frozenset(modalities)] if required is None else required
+    divided = load_splits(dataset, protocol, spec, required)
+    identity = _identity(dataset, divided.samples, spec, folder)
+    divided = without_shares(divided, spec, modalities, required)
+    samples, splits = divided.samples, divided.splits
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     join = KeyJoin(samples, splits, 0 if dataset.target.is_classes else len(dataset.classes))
     checks = leakage_checks()
     columns = _columns(branches, join, ColumnCache(folder, memory_limit, checks), dataset, identity, cutting, progress)
     bad = _bad_samples(columns, spec)
     joined = join.rows([(column, modality) for (modality, _), column in columns.items()])
-    dropped += _without_rows(join, joined, bad)
     odd = _odd_clocks(columns, dataset)
     with raised_as(SplitError):
         copies = copy_warnings(splits, [(name, column) for (name, _), column in columns.items()], checks, dataset.read)
     _refuse_empty(joined.by_split, odd)
     train_labels, target, label_notes = _training_labels(dataset, spec, joined)
-    present = _present(pipelines, columns, joined, requirements.together)
-    inputs = _inputs(pipelines, columns, joined, present, memory_limit, folder)
-    warnings = [*copies, *label_notes, *dataset.notes, *odd, *left_out, *_absences(present, joined.by_split)]
+    present = _present(pipelines, columns, joined, together)
+    inputs = _inputs(pipelines, columns, joined, present, Storage(memory_limit, folder))
+    warnings = [*copies, *label_notes, *dataset.notes, *odd, *divided.left_out, *_absences(present, joined.by_split)]
     warnings += class_warnings(join.used(joined), dataset.classes, splits) if dataset.target.is_classes else []
-    report = DropReport(tuple(dropped))
+    report = DropReport((*divided.dropped, *_without_rows(join, joined, bad)))
     for warning in [*warnings, *report.lines()]:
         warn(warning)
     return Table(
@@ -233,8 +229,7 @@ def _inputs(
     columns: Columns,
     joined: JoinedRows,
     present: Mapping[str, Tensor],
-    limit: int,
-    folder: Path,
+    storage: Storage,
 ) -> dict[str, tuple[Tensor, ...]]:
     """Return each participant's inputs, row by row, after those of its transforms that run once."""
     train, inputs = joined.by_split["train"], {}
@@ -242,6 +237,6 @@ def _inputs(
         fitted_on = train[present[name][train]] if name in present else train
         if not len(fitted_on):
             raise DataError(f"no training sample has the signals of {name}")
-        parts = [joined.values_of(columns[branch.key], branch.modality.name, limit, folder) for branch in pipeline.branches]
-        inputs[name] = pipeline.prepare(parts, fitted_on, limit, folder)
+        parts = [joined.values_of(columns[branch.key], branch.modality.name, storage) for branch in pipeline.branches]
+        inputs[name] = pipeline.prepare(parts, fitted_on, storage)
     return inputs

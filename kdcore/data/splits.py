@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,27 +22,25 @@ from kdcore.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from kdcore.recipe.build import Builder
+    from kdcore.recipe.models import Recipe
 
 
-def listed_samples(
-    dataset: Dataset, on_bad_sample: str = "error", subjects: Collection[str | int] | None = None
-) -> tuple[Sequence[Sample], list[Dropped]]:
-    """List the samples of `dataset` and its unusable recordings, without reading signals.
+def listed_samples(dataset: Dataset, spec: DataSpec) -> tuple[Sequence[Sample], list[Dropped]]:
+    """List the samples of `dataset` that belong to the chosen subjects, and the other recordings, without reading signals.
 
     Args:
         dataset: The dataset.
-        on_bad_sample: ``skip`` to return damaged recordings instead of raising an error.
-        subjects: Subjects whose recordings are used; None for all.
+        spec: The recipe's data section: its subjects, and whether damaged recordings are skipped.
 
     Raises:
-        ListingError: If its folder is invalid, a subject is unknown, or, without ``skip``, a recording is damaged.
+        ListingError: If its folder is invalid, a subject is unknown, or, unless they are skipped, a recording is damaged.
     """
     with raised_as(ListingError):
         samples = dataset.samples()
         check_targets(dataset, samples)
     unusable, others = dataset.unusable, []
-    if subjects is not None:
-        chosen = list(map(str, subjects))
+    if spec.subjects is not None:
+        chosen = list(map(str, spec.subjects))
         known = {*(each.key.subject for each in samples), *(each.subject for each in unusable)}
         if missing := next((each for each in chosen if each not in known), None):
             hint = did_you_mean(missing, sorted(known - {""}), "subjects are")
@@ -51,7 +49,7 @@ def listed_samples(
         samples = [each for each in samples if each.key.subject in chosen]
         unusable = [each for each in unusable if each.subject in {*chosen, ""}]
     faults = [str(each) for each in unusable if each.fault]
-    if faults and on_bad_sample == "error":
+    if faults and spec.on_bad_sample == "error":
         what = f"recordings that cannot be used: {len(faults)} (data.on_bad_sample: skip leaves them out)"
         raise ListingError(listed(what, faults))
     if not samples:
@@ -68,6 +66,15 @@ def raised_as(kind: type[DataError]) -> Iterator[None]:
         raise kind(str(error)) from error
 
 
+def usable_samples(recipe: Recipe, dataset: Dataset) -> list[Sample]:
+    """List the samples that a run of `recipe` divides into splits and uses, without reading signals.
+
+    Raises:
+        DataError: As `listed_samples`, or if samples lack a modality and the recipe does not leave them out.
+    """
+    return complete_samples(listed_samples(dataset, recipe.data)[0], recipe.required_modalities, recipe.data.missing)[0]
+
+
 @dataclass(frozen=True)
 class SplitSamples:
     """The samples of a dataset, divided by a protocol.
@@ -78,18 +85,23 @@ class SplitSamples:
     Args:
         samples: Samples that have the required modalities, including those in no split.
         splits: Those of them in a split.
+        whole: The splits before samples that lack a modality were dropped.
         dropped: Recordings that become no sample of a split, with reasons.
-        leaks: Leaks between the splits that keys show, see `leakage.audit`.
         lacking: Those of `dropped` that lack a modality.
         left_out: One sentence per modality for which the recipe leaves out a share of the signals.
     """
 
     samples: list[Sample]
     splits: Splits
+    whole: Splits
     dropped: list[Dropped]
-    leaks: list[str]
     lacking: list[Dropped]
-    left_out: list[str]
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def leaks(self) -> list[str]:
+        """Leaks between the splits that keys show, see `leakage.audit`."""
+        return audit(self.whole)
 
 
 def recipe_splits(builder: Builder, dataset: Dataset) -> SplitSamples:
@@ -99,106 +111,79 @@ def recipe_splits(builder: Builder, dataset: Dataset) -> SplitSamples:
         RecipeError: If the dataset's folder is invalid, or the protocol cannot be applied.
         DataError: If no sample has the required modalities.
     """
-    spec, modalities = builder.recipe.data, builder.recipe.modalities
-    required = builder.recipe.modalities_by_student
-    missing = "mask" if spec.missing == "mask" else "drop"
+    recipe = builder.recipe
+    spec, required = recipe.data, recipe.required_modalities
+    lenient = spec.model_copy(update={"on_bad_sample": "skip", "missing": "mask" if spec.missing == "mask" else "drop"})
     with builder.locating_data_errors():
-        samples, whole, dropped, lacking = _divide(dataset, builder.protocol(), spec, "skip", missing, modalities, required)
-        splits = whole.without(lacking)
-        samples, splits, left_out = with_shares_missing(samples, splits, spec, modalities, required, dropped)
-    return SplitSamples(samples, splits, dropped, audit(whole), [*lacking.values()], left_out)
+        return without_shares(divide(dataset, builder.protocol(), lenient, required), spec, recipe.modalities, required)
 
 
-def load_splits(
-    dataset: Dataset,
-    protocol: Protocol,
-    spec: DataSpec,
-    modalities: Sequence[str],
-    required: Sequence[frozenset[str]] | None = None,
-) -> tuple[list[Sample], Splits, list[Dropped]]:
-    """List, split and audit samples; returns the samples that have `modalities`, the splits, and dropped recordings.
+def load_splits(dataset: Dataset, protocol: Protocol, spec: DataSpec, required: Sequence[frozenset[str]]) -> SplitSamples:
+    """Divide the samples of a dataset, see `divide`, and audit the splits.
+
+    Raises:
+        DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
+    """
+    divided = divide(dataset, protocol, spec, required)
+    with raised_as(SplitError):
+        for splits in (divided.whole, divided.splits) if divided.lacking else (divided.whole,):
+            check_splits(splits, len(dataset.classes), spec.labels != "withheld", dataset.target)
+    return divided
+
+
+def divide(dataset: Dataset, protocol: Protocol, spec: DataSpec, required: Sequence[frozenset[str]]) -> SplitSamples:
+    """List and divide the samples of a dataset, and drop those that lack a modality.
 
     Args:
         dataset: The dataset.
         protocol: The protocol.
         spec: The recipe's data section.
-        modalities: All modalities of the recipe.
-        required: The modalities of each student. With ``missing: mask``, a training sample must have those of one student, and
-            a held-out sample those of all students. All modalities by default.
+        required: Sets of modalities. A training sample must have those of one set, and a held-out sample those of all sets, so
+            that all students are tested on the same samples.
 
     Raises:
         DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
     """
-    samples, whole, dropped, lacking = _divide(dataset, protocol, spec, spec.on_bad_sample, spec.missing, modalities, required)
-    with raised_as(SplitError):
-        expected = (len(dataset.classes), spec.labels != "withheld", dataset.target)
-        splits = checked_splits(whole, *expected)
-        if lacking:
-            splits = checked_splits(whole.without(lacking), *expected)
-    return samples, splits, dropped
-
-
-def _divide(
-    dataset: Dataset,
-    protocol: Protocol,
-    spec: DataSpec,
-    on_bad_sample: str,
-    missing: str,
-    modalities: Sequence[str],
-    required: Sequence[frozenset[str]] | None,
-) -> tuple[list[Sample], Splits, list[Dropped], dict[SampleKey, Dropped]]:
-    """Return samples with the required modalities, the splits of all samples, dropped recordings, and incomplete samples.
-
-    Held-out samples that lack a student's modality are among the incomplete ones: students are compared on equal samples.
-    """
-    samples, dropped = listed_samples(dataset, on_bad_sample, spec.subjects)
+    samples, dropped = listed_samples(dataset, spec)
     with raised_as(SplitError):
         whole = protocol.split(samples)
-    split_of = whole.split_of
     try:
-        kept, lacking = complete_samples(samples, modalities, missing, required)
-        every = frozenset(modalities) if required is None else frozenset().union(*required)
-        tested = [each for each in kept if split_of.get(each.key) in HELD_OUT]
-        lacking |= {each.key: found for each in tested if (found := _lacking(each, every))}
+        kept, lacking = complete_samples(samples, required, spec.missing)
     except DataError as error:
         raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
+    split_of, every = whole.split_of, frozenset().union(*required)
+    tested = [each for each in kept if split_of.get(each.key) in HELD_OUT]
+    lacking |= {each.key: found for each in tested if (found := _lacking(each, every))}
     dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
     dropped += [Dropped.of(each.key, Dropped.NO_SPLIT) for each in kept if each.key not in split_of]
-    return kept, whole, dropped, lacking
+    return SplitSamples(kept, whole.without(lacking), whole, dropped, [*lacking.values()])
 
 
 def complete_samples(
-    samples: Sequence[Sample],
-    modalities: Collection[str],
-    missing: str,
-    required: Sequence[frozenset[str]] | None = None,
+    samples: Sequence[Sample], required: Sequence[frozenset[str]], missing: str
 ) -> tuple[list[Sample], dict[SampleKey, Dropped]]:
     """Return the samples that have all required modalities, and the other samples with what they lack.
 
     Args:
         samples: All samples.
-        modalities: All modalities that the recipe uses.
-        missing: ``data.missing`` of the recipe; with ``mask``, only one of the sets in `required` is required.
-        required: Modalities of each student; all of `modalities` by default.
+        required: Sets of modalities; a sample must have those of one set.
+        missing: ``data.missing`` of the recipe.
 
     Raises:
         DataError: If a sample is incomplete and `missing` is ``error``, or if none is complete.
     """
-    sets = [frozenset(modalities)]
-    if missing == "mask" and required is not None:
-        sets = list(required) or [frozenset()]
-    modalities = frozenset().union(*sets)
+    every = frozenset().union(*required)
     kept, lacking = [], {}
     for sample in samples:
-        if any(each <= sample.sources.keys() for each in sets):
+        if any(each <= sample.sources.keys() for each in required):
             kept.append(sample)
-        elif dropped := _lacking(sample, modalities):
+        elif dropped := _lacking(sample, every):
             lacking[sample.key] = dropped
     if lacking and missing == "error":
         what = "samples lack a modality that the recipe uses (data.missing: drop leaves them out)"
         raise DataError(listed(what, [str(each) for each in lacking.values()]))
     if not kept:
-        counts = {modality: sum(modality in sample.sources for sample in samples) for modality in sorted(modalities)}
+        counts = {modality: sum(modality in sample.sources for sample in samples) for modality in sorted(every)}
         listed_counts = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
         raise DataError(f"no sample has all of: {listed_counts}")
     return kept, lacking
@@ -230,37 +215,38 @@ def left_out(splits: Splits, shares: Mapping[str, float], seed: int) -> dict[Sam
     return removed
 
 
-def with_shares_missing(
-    samples: list[Sample],
-    splits: Splits,
-    spec: DataSpec,
-    modalities: Sequence[str],
-    required: Sequence[frozenset[str]],
-    dropped: list[Dropped],
-) -> tuple[list[Sample], Splits, list[str]]:
-    """Leave out the shares of signals that the recipe names; return samples, splits, and a sentence on each share.
+def without_shares(
+    divided: SplitSamples, spec: DataSpec, modalities: Sequence[str], required: Sequence[frozenset[str]]
+) -> SplitSamples:
+    """Leave out the shares of signals that the recipe names, and samples that cannot be used any more.
 
-    Samples that cannot be used any more are added to `dropped`.
+    Args:
+        divided: The samples of each split.
+        spec: The recipe's data section.
+        modalities: All modalities that the recipe uses.
+        required: Sets of modalities; a sample must have those of one set.
     """
     if not spec.missing_shares:
-        return samples, splits, []
+        return divided
     if unknown := sorted(set(spec.missing_shares) - set(modalities)):
         raise DataError(f"data.missing_shares: the recipe does not use {unknown[0]!r} (it uses {', '.join(modalities)})")
-    removed = left_out(splits, spec.missing_shares, spec.missing_seed)
+    removed = left_out(divided.splits, spec.missing_shares, spec.missing_seed)
 
     def remaining(members: Sequence[Sample]) -> tuple[Sample, ...]:
         return tuple(without_signals(sample, removed.get(sample.key, ())) for sample in members)
 
-    splits = replace(splits, samples={split: remaining(members) for split, members in splits.samples.items()})
-    kept, lacking = complete_samples(remaining(samples), modalities, spec.missing, required)
+    splits = replace(divided.splits, samples={split: remaining(each) for split, each in divided.splits.samples.items()})
+    kept, lacking = complete_samples(remaining(divided.samples), required, spec.missing)
     split_of = splits.split_of
-    dropped += [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
+    dropped = [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
     sentences = []
     for modality, share in sorted(spec.missing_shares.items()):
         count = sum(modality in each for each in removed.values())
         how = f"{100 * share:g} %, at random, seed {spec.missing_seed}"
         sentences.append(f"{modality}: left out of {count} training samples ({how})")
-    return kept, splits.without(lacking), sentences
+    return replace(
+        divided, samples=kept, splits=splits.without(lacking), dropped=[*divided.dropped, *dropped], left_out=sentences
+    )
 
 
 def without_signals(sample: Sample, modalities: Collection[str]) -> Sample:
@@ -302,8 +288,8 @@ def class_warnings(splits: Splits, classes: Sequence[str], found: Splits) -> lis
     return warnings
 
 
-def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = OF_CLASSES) -> Splits:
-    """Check that `splits` can be trained on, and return them.
+def check_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = OF_CLASSES) -> None:
+    """Check that `splits` can be trained on.
 
     Raises:
         DataError: If they leak, have no training or test samples, fewer than two training classes, or no training label.
@@ -318,8 +304,7 @@ def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Tar
             raise DataError(f"the dataset's target is {target.kind!r}, but it names none")
         if labelled and not any(sample.is_labelled for sample in splits.samples["train"]):
             raise DataError(f"no sample of the training split has {target.kind}")
-        return splits
+        return
     classes = {sample.label for sample in splits.samples["train"] if sample.label is not None}
     if num_classes < 2 or (labelled and len(classes) < 2):
         raise DataError(f"classification needs at least two classes, the training split has {len(classes)} of {num_classes}")
-    return splits

@@ -196,9 +196,11 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return _modalities(self.student_specs)
 
     @property
-    def modalities_by_student(self) -> list[frozenset[str]]:
-        """The modalities that each student reads."""
-        return [frozenset(spec.modalities) for spec in self.student_specs.values()]
+    def required_modalities(self) -> list[frozenset[str]]:
+        """Sets of modalities; a sample must have one of them: with ``data.missing: mask`` those of a student, else all."""
+        if self.data.missing != "mask":
+            return [frozenset(self.modalities)]
+        return [frozenset(spec.modalities) for spec in self.student_specs.values()] or [frozenset()]
 
     @property
     def specs(self) -> dict[str, ParticipantSpec]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
-from kdcore.contracts.protocol import Splits
 from kdcore.contracts.target import known
 from kdcore.data.splits import load_splits
 from kdcore.data.windows import Span, windows
@@ -64,9 +63,9 @@ class Recordings:
         self.dataset: Dataset = builder.dataset()
         self.skip_bad = recipe.data.on_bad_sample == "skip"
         self.window = recipe.data.window
-        self.modalities, required = recipe.modalities, recipe.modalities_by_student
+        self.modalities = recipe.modalities
         with builder.locating_data_errors():
-            self.splits: Splits = load_splits(self.dataset, builder.protocol(), recipe.data, self.modalities, required)[1]
+            self.splits = load_splits(self.dataset, builder.protocol(), recipe.data, recipe.required_modalities).splits
 
     def pieces(self, split: str, modalities: Sequence[str]) -> Iterator[Piece]:
         """Yield the samples of a split, cut into the same windows as in the run.

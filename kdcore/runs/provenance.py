@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdcore.cache import cache_folder
 from kdcore.data.fingerprint import UnidentifiedError
 from kdcore.data.preparation import recordings_fingerprint
-from kdcore.data.splits import complete_samples, listed_samples
+from kdcore.data.splits import usable_samples
 from kdcore.plugin.code_files import code_hash
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, factories_used, versions_used
@@ -85,8 +85,7 @@ def provenance_of(recipe: Recipe) -> Provenance:
     builder = Builder(recipe, plugins)
     with builder.locating_data_errors():
         dataset = builder.dataset()
-        listed, _ = listed_samples(dataset, recipe.data.on_bad_sample, recipe.data.subjects)
-        samples, _ = complete_samples(listed, recipe.modalities, recipe.data.missing, recipe.modalities_by_student)
+        samples = usable_samples(recipe, dataset)
         try:
             fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
         except UnidentifiedError:

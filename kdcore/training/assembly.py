@@ -17,7 +17,7 @@ from kdcore.contracts.training import MovingAverage
 from kdcore.data.branch import Branch
 from kdcore.data.data_cache import Progress
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.preparation import Requirements, load_table
+from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, Problem, RecipeError
 from kdcore.plugin.registry import FROM_PYTHON
@@ -65,10 +65,9 @@ class Assembly:
             DataError: If recordings cannot be read, or splits or shapes are invalid.
         """
         together = tuple(name for name in self.plan.graph.fused if name in self.specs)
-        requirements = Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
-        data, protocol = self.recipe.filled_data, self.builder.protocol()
+        data, protocol, required = self.recipe.filled_data, self.builder.protocol(), self.recipe.required_modalities
         limit = data.memory_bytes
-        table = load_table(self.dataset, protocol, data, self.pipelines, cache_folder(), limit, reading, requirements)
+        table = load_table(self.dataset, protocol, data, self.pipelines, cache_folder(), limit, reading, required, together)
         self.loaded.note_optimistic_splits(table.held_out_keys())
         return table
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcore import Builder, Recipe, UsageError
+from kdcore import Builder, Recipe, UsageError, usable_samples
 
 
 @dataclass(frozen=True)
@@ -128,18 +128,14 @@ def _groups(recipe: Recipe, division: Division) -> Iterator[Fold]:
 
 
 def subjects_of(recipe: Recipe) -> list[str]:
-    """Return the subjects with samples of all modalities that the recipe uses, in natural order.
+    """Return the subjects of the samples that a run of `recipe` uses, in natural order.
 
     Raises:
         DataError: If the recordings cannot be listed.
     """
     builder = Builder(recipe)
-    modalities = {modality for each in recipe.participants.values() for modality in each.modalities}
     with builder.locating_data_errors():
-        samples = builder.dataset().samples()
-    chosen = recipe.data.subjects
-    used = [each for each in samples if chosen is None or each.key.subject in chosen]
-    subjects = {each.key.subject for each in used if modalities <= set(each.sources)}
+        subjects = {each.key.subject for each in usable_samples(recipe, builder.dataset())}
     if not subjects or "" in subjects:
         raise UsageError("cross-validation needs the subject of every sample, which this dataset does not provide")
     return sorted(subjects, key=lambda each: (not each.isdecimal(), int(each) if each.isdecimal() else 0, each))

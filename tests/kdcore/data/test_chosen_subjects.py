@@ -57,3 +57,27 @@ def test_unknown_subjects_are_named(tmp_path):
     builder = Builder(recipe(tmp_path, subjects=[1, 2, 7]))
     with pytest.raises(KdcoreError, match=r"data.subjects: the dataset has no subject '7' \(subjects are: 1, 2, 3, 4, 5\)"):
         recipe_splits(builder, builder.dataset())
+
+
+def test_folds_have_the_subjects_whose_samples_the_recipe_uses(tmp_path):
+    """Subject 5 has no belt, which only the teacher reads."""
+    written = recipe(tmp_path).model_dump(mode="json", exclude_none=True)
+    (tmp_path / "belt").mkdir()
+    for path in tmp_path.glob("[1-4]_*.csv"):
+        (tmp_path / "belt" / path.name).write_bytes(path.read_bytes())
+    watch = written["data"]["dataset"]["devices"]["watch"]
+    belt = {**watch, "pattern": "belt/{subject}_{action}.csv"}
+    dataset = {"name": "sensor-csv", "root": str(tmp_path), "devices": {"watch": watch, "belt": belt}}
+    teacher = {"modality": "accelerometer-belt", "encoder": "cnn1d"}
+    student = {"modality": "accelerometer-watch", "encoder": "cnn1d"}
+    found = {}
+    for missing in ("drop", "mask"):
+        data = {"dataset": dataset, "protocol": "cross-subject", "missing": missing}
+        sections = {"teachers": {"belt": teacher}, "student": student, "losses": ["cross-entropy", "soft-target"]}
+        found[missing] = subjects_of(load_recipe({"version": 1, "name": "belt", "data": data, **sections}))
+    assert found == {"drop": ["1", "2", "3", "4"], "mask": ["1", "2", "3", "4", "5"]}
+
+
+def test_folds_refuse_unknown_subjects(tmp_path):
+    with pytest.raises(KdcoreError, match=r"data.subjects: the dataset has no subject '7'"):
+        subjects_of(recipe(tmp_path, subjects=[1, 2, 7]))

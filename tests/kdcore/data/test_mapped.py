@@ -34,7 +34,7 @@ def numbers(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.int64, torch.bfloat16, torch.bool])
 def test_a_tensor_on_disk_holds_what_is_written_to_it(tmp_path, dtype):
-    found = mapped.empty((5, 4), dtype, NOTHING, tmp_path)
+    found = mapped.Storage(NOTHING, tmp_path).empty((5, 4), dtype)
     expected = torch.arange(20).view(5, 4).remainder(2).to(dtype)
     found[:] = expected
     assert found.dtype == dtype
@@ -44,7 +44,7 @@ def test_a_tensor_on_disk_holds_what_is_written_to_it(tmp_path, dtype):
 
 def test_a_full_disk_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no room for 1000000000\.0 GB of data"):
-        mapped.empty((10**18,), torch.uint8, NOTHING, tmp_path)
+        mapped.Storage(NOTHING, tmp_path).empty((10**18,), torch.uint8)
 
 
 @pytest.mark.parametrize("rows", [[7, 3, 3, 49], list(range(5, 30)), [8], list(range(49, -1, -1))])
@@ -52,7 +52,7 @@ def test_rows_are_those_of_the_tensor(numbers, tmp_path, rows):
     here, there = numbers
     rows = torch.tensor(rows)
     for limit in (NOTHING, EVERYTHING):
-        assert torch.equal(mapped.rows_of(there, rows, limit, tmp_path), here[rows])
+        assert torch.equal(mapped.Storage(limit, tmp_path).rows(there, rows), here[rows])
     mapped.read_ahead(there, rows)
     mapped.read_ahead(here, rows)
     assert torch.equal(there.index_select(0, rows), here[rows])
@@ -60,7 +60,7 @@ def test_rows_are_those_of_the_tensor(numbers, tmp_path, rows):
 
 def test_rows_that_follow_one_another_are_no_copy_and_are_read_ahead(numbers, monkeypatch):
     _, there = numbers
-    part = mapped.rows_of(there, torch.arange(10, 40), NOTHING)
+    part = mapped.Storage(NOTHING).rows(there, torch.arange(10, 40))
     assert part.data_ptr() == there[10].data_ptr()
     asked = []
 
@@ -99,7 +99,7 @@ def test_what_is_fitted_on_disk_is_fitted_on_the_same_values(tmp_path, joined):
         centre = toys.Centre()
         branches = [toys.branch(on_batches=[Halved()]) for _ in columns]
         pipeline = Pipeline(branches, [Join(), centre] if joined else [centre])
-        done = pipeline.prepare(columns, train, limit, tmp_path)
+        done = pipeline.prepare(columns, train, mapped.Storage(limit, tmp_path))
         batch = tuple(part[train[:5]] for part in done)
         seen.append((*centre.seen, pipeline.batch_transforms.eval()(batch if joined else batch[0])))
     expected = torch.cat(columns, 1)[train].double() / 2
@@ -148,4 +148,4 @@ def test_memory_does_not_grow_with_the_size_of_samples(tmp_path):
 
 def test_a_file_that_cannot_be_created_is_not_called_a_full_disk(tmp_path):
     with pytest.raises(DataError, match=r"cannot create a temporary file of 0\.0 GB in .*missing.*No such file"):
-        mapped.empty((5,), torch.float32, NOTHING, tmp_path / "missing")
+        mapped.Storage(NOTHING, tmp_path / "missing").empty((5,), torch.float32)

@@ -7,9 +7,9 @@ import torch
 import toys
 from torch import nn
 
-import kdcore.data.pipeline as pipeline_module
 from kdcore import Join
-from kdcore.data.pipeline import CHUNK, Pipeline, Room, _advance, _in_chunks
+from kdcore.data.mapped import Storage
+from kdcore.data.pipeline import CHUNK, Pipeline, _advance, _in_chunks
 from kdcore.errors import DataError
 
 TRAIN = torch.tensor([0, 2, 3])
@@ -30,14 +30,14 @@ def test_a_fitted_transform_sees_the_training_rows_and_nothing_else(column):
     pipeline = Pipeline([toys.branch(on_batches=[centre])])
     poisoned = column.clone()
     poisoned[[1, 4, 5]] = float("nan")
-    (done,) = pipeline.prepare([poisoned], TRAIN, 1 << 30)
+    (done,) = pipeline.prepare([poisoned], TRAIN, Storage(1 << 30))
     assert all(torch.equal(seen, column[TRAIN]) for seen in centre.seen)
     torch.testing.assert_close(done[TRAIN], column[TRAIN] - column[TRAIN].mean())
 
 
 def test_what_is_deterministic_is_done_once(column):
     pipeline = Pipeline([toys.branch(on_batches=[toys.Centre()])])
-    (done,) = pipeline.prepare([column], TRAIN, 1 << 30)
+    (done,) = pipeline.prepare([column], TRAIN, Storage(1 << 30))
     assert list(pipeline.batch_transforms.modules()) == [
         pipeline.batch_transforms,
         pipeline.batch_transforms.branches,
@@ -48,7 +48,7 @@ def test_what_is_deterministic_is_done_once(column):
 
 def test_augmentations_work_in_training_only(column):
     pipeline = Pipeline([toys.branch(on_batches=[toys.Centre(), toys.Noise()])])
-    inputs = pipeline.prepare([column], TRAIN, 1 << 30)
+    inputs = pipeline.prepare([column], TRAIN, Storage(1 << 30))
     plain = column - column[TRAIN].mean()
     torch.testing.assert_close(read(pipeline, inputs, TRAIN), plain[TRAIN])
     drawn = [read(pipeline, inputs, TRAIN, training=True) for _ in range(2)]
@@ -60,7 +60,7 @@ def test_augmentations_work_in_training_only(column):
 def test_a_fitted_transform_after_one_that_runs_per_batch_is_fitted_without_augmentation(column, transform):
     centre = toys.Centre()
     pipeline = Pipeline([toys.branch(on_batches=[transform(), centre])])
-    inputs = pipeline.prepare([column], TRAIN, 1 << 30)
+    inputs = pipeline.prepare([column], TRAIN, Storage(1 << 30))
     seen = column[TRAIN] * (2 if transform is toys.Doubled else 1)
     assert all(torch.equal(each, seen) for each in centre.seen)
     assert centre.seen
@@ -72,7 +72,7 @@ def test_a_fitted_transform_after_one_that_runs_per_batch_is_fitted_without_augm
 def test_a_memory_limit_changes_where_transforms_run_and_no_result(column, limit):
     wide = nn.Upsample(scale_factor=4)
     pipeline = Pipeline([toys.branch(on_batches=[toys.Centre(), wide, toys.Centre()])])
-    inputs = pipeline.prepare([column], TRAIN, limit)
+    inputs = pipeline.prepare([column], TRAIN, Storage(limit))
     assert inputs[0].shape[-1] == (40 if limit == 1 << 30 else 10)
     first = wide(column - column[TRAIN].mean())
     expected = first - first[TRAIN].mean()
@@ -95,7 +95,7 @@ def test_modalities_are_joined_in_their_order(column, per_batch, join):
     first = [centres[0], *([toys.Doubled()] if per_batch == "one branch" else [])]
     trunk = [*([join()] if join else []), centres[2], *([toys.Noise()] if per_batch.startswith("augmentation") else [])]
     pipeline = Pipeline([toys.branch(on_batches=first), toys.branch(toys.ANKLE, on_batches=[centres[1]])], trunk)
-    inputs = pipeline.prepare([column, other], TRAIN, 1 << 30)
+    inputs = pipeline.prepare([column, other], TRAIN, Storage(1 << 30))
     assert len(inputs) == (2 if per_batch == "one branch" else 1)
 
     parts = [(column - column[TRAIN].mean()) * (2 if per_batch == "one branch" else 1), other - other[TRAIN].mean()]
@@ -120,12 +120,12 @@ class Uneven(nn.Module):
 
 @pytest.mark.parametrize("other", [lambda x: x[..., :1], lambda x: x.double(), lambda x: x[:1]], ids=["shape", "type", "rows"])
 def test_a_transform_that_gives_chunks_of_different_forms_is_refused(other):
-    room = Room(1 << 30, None)
+    storage = Storage(1 << 30)
     x = torch.randn(2 * CHUNK, 3, 4)
-    assert torch.equal(_in_chunks([Uneven(lambda x: x)], x, room), x)
+    assert torch.equal(_in_chunks([Uneven(lambda x: x)], x, storage), x)
     for transforms in ([Uneven(other)], [Uneven(other), nn.Flatten()], [nn.Flatten(), nn.Unflatten(1, (3, 4)), Uneven(other)]):
         with pytest.raises(DataError, match="Uneven must give a row for each window"):
-            _in_chunks(transforms, x, room)
+            _in_chunks(transforms, x, storage)
 
 
 class Noted(nn.Module):
@@ -152,11 +152,9 @@ class FittedMean(Noted):
 
 def test_chunks_pass_all_transforms_at_once_up_to_one_that_is_fitted(monkeypatch):
     stored, seen, x = [], [], torch.randn(CHUNK + 5, 3, dtype=torch.float64)
-    monkeypatch.setattr(
-        pipeline_module, "empty", lambda shape, *rest: stored.append(shape) or torch.empty(shape, dtype=x.dtype)
-    )
+    monkeypatch.setattr(Storage, "empty", lambda _, shape, dtype: stored.append(shape) or torch.empty(shape, dtype=dtype))
     transforms = [Noted(seen), Noted(seen), FittedMean(seen), Noted(seen)]
-    done, rest = _advance(transforms, x, torch.arange(7), Room(1 << 30))
+    done, rest = _advance(transforms, x, torch.arange(7), Storage(1 << 30))
     torch.testing.assert_close(done, x + 4 - (x[:7] + 2).mean(0))
     assert (rest, stored) == ([], [(CHUNK + 5, 3)] * 2)
     assert [rows for rows in seen if rows > 1] == [CHUNK, CHUNK, 5, 5] * 2

@@ -18,7 +18,7 @@ from kdcore.data.labels import noisy_labels
 from kdcore.data.leakage import audit, content_leaks, similar_names
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import load_table
-from kdcore.data.splits import checked_splits, class_warnings, complete_samples, load_splits
+from kdcore.data.splits import check_splits, class_warnings, complete_samples, load_splits
 from kdcore.errors import DataError, ListingError, SplitError
 
 
@@ -33,25 +33,23 @@ def split(train, test, validation=(), disjoint=("subject",), **more):
 
 def test_samples_that_lack_a_modality():
     full, half = (Sample(SampleKey(str(n), "0", "1"), 0, dict.fromkeys(has, "")) for n, has in enumerate(["ab", "a"]))
-    assert complete_samples([full, half], ["a", "b"], "drop") == (
+    assert complete_samples([full, half], [frozenset("ab")], "drop") == (
         [full],
         {half.key: Dropped(str(half.key), "1", "no b", "no b")},
     )
     with pytest.raises(DataError, match="lack a modality that the recipe uses"):
-        complete_samples([full, half], ["a", "b"], "error")
+        complete_samples([full, half], [frozenset("ab")], "error")
     with pytest.raises(DataError, match=r"no sample has all of: a \(1 of 1 have it\), b \(0 of 1 have it\)"):
-        complete_samples([half], ["b", "a"], "drop")
+        complete_samples([half], [frozenset("ab")], "drop")
 
 
 def test_with_mask_a_sample_needs_the_modalities_of_one_student():
     has = ["a", "ab", "c", "b", ""]
     samples = [Sample(SampleKey(str(n), "0", "1"), 0, dict.fromkeys(each, "")) for n, each in enumerate(has)]
-    kept, lacking = complete_samples(samples, "abc", "mask", [frozenset("ab"), frozenset("c")])
+    kept, lacking = complete_samples(samples, [frozenset("ab"), frozenset("c")], "mask")
     assert kept == [samples[1], samples[2]]
     assert [each.reason for each in lacking.values()] == ["no b, no c", "no a, no c", "no a, no b, no c"]
-    assert complete_samples(samples, "abc", "mask", [])[0] == samples
-    with pytest.raises(DataError, match=r"no sample has all of"):
-        complete_samples(samples, "abc", "drop", [frozenset("ab"), frozenset("c")])
+    assert complete_samples(samples, [frozenset()], "mask")[0] == samples
 
 
 def test_a_clean_split_has_no_leaks():
@@ -72,7 +70,7 @@ def test_a_clean_split_has_no_leaks():
 def test_planted_leaks_are_found(leaking, named):
     assert any(named in leak for leak in audit(leaking))
     with pytest.raises(DataError, match="the splits leak"):
-        checked_splits(leaking, 2, labelled=True)
+        check_splits(leaking, 2, labelled=True)
 
 
 def test_one_subject_on_both_sides_is_no_leak_where_the_protocol_does_not_promise_otherwise():
@@ -89,7 +87,7 @@ def test_one_subject_on_both_sides_is_no_leak_where_the_protocol_does_not_promis
 )
 def test_a_split_unfit_for_training_is_refused(unfit, why):
     with pytest.raises(DataError, match=why):
-        checked_splits(unfit, 2, labelled=True)
+        check_splits(unfit, 2, labelled=True)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -188,11 +186,12 @@ def test_the_split_is_made_before_anything_is_dropped(tmp_path):
     toys.write(tmp_path)
     for path in tmp_path.glob("ankle-s0-*"):
         path.unlink()  # without the first subject, the rule would make the second one the first
-    samples, found, dropped = load_splits(toys.Files(tmp_path), Alternate(), toys.spec(), ["ankle", "wrist"])
+    divided = load_splits(toys.Files(tmp_path), Alternate(), toys.spec(), [frozenset({"ankle", "wrist"})])
+    found = divided.splits
     assert {each.key.subject for each in found.samples["train"]} == {"s2"}
     assert {each.key.subject for each in found.samples["test"]} == {"s1", "s3"}
-    assert len(samples) == 12
-    assert [(each.subject, each.reason, each.split) for each in dropped] == 4 * [("s0", "no ankle", "train")]
+    assert len(divided.samples) == 12
+    assert [(each.subject, each.reason, each.split) for each in divided.dropped] == 4 * [("s0", "no ankle", "train")]
 
 
 class Leaving(toys.BySubject):
@@ -292,7 +291,7 @@ def test_no_split_passes_with_a_leak_whatever_the_data(train, validation, test, 
     fit = not leaks and train and test and len(classes) == 2
     assert bool(audit(made)) == leaks
     if fit:
-        assert checked_splits(made, 2, labelled=True) is made
+        check_splits(made, 2, labelled=True)
     else:
         with pytest.raises(DataError):
-            checked_splits(made, 2, labelled=True)
+            check_splits(made, 2, labelled=True)

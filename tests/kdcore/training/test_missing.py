@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kdcore import Batch, DataError, DistillationLoss, Needs, Outputs, TeacherFusion
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.preparation import Requirements, load_table
+from kdcore.data.preparation import load_table
 from kdcore.errors import TrainingError
 from kdcore.training.epoch_means import NO_SAMPLES
 from kdcore.training.evaluation import predict
@@ -34,11 +34,9 @@ def table(folder, gone=GONE, wrist_gone=(), **options):
             (recordings / f"{name}-{'-'.join(key)}.npy").unlink()
     pipelines = {"teacher": Pipeline([toys.branch(toys.ANKLE, on_batches=[toys.Centre()])])}
     pipelines |= {name: Pipeline([toys.branch()]) for name in ("student", "other")}
-    requirements = Requirements(frozenset({"student", "other"}), ())
     spec = toys.spec(**{"missing": "mask"} | options)
-    made = load_table(
-        toys.Files(recordings), toys.BySubject(), spec, pipelines, folder / "cache", 1 << 30, requirements=requirements
-    )
+    cache, required = folder / "cache", [frozenset({"wrist"})] if spec.missing == "mask" else None
+    made = load_table(toys.Files(recordings), toys.BySubject(), spec, pipelines, cache, 1 << 30, required=required)
     made.batch_transforms = {name: pipeline.batch_transforms for name, pipeline in pipelines.items()}
     return made
 
@@ -278,8 +276,7 @@ def test_fused_teachers_are_present_where_all_of_them_are(tmp_path):
     dataset, spec = toys.Files(recordings), toys.spec(missing="mask")
     for together, gone in (((), 1), (("ankle", "wrist"), 2)):
         made = load_table(
-            dataset, toys.BySubject(), spec, pipelines, tmp_path / "cache", 1 << 30,
-            requirements=Requirements(frozenset(), together),
+            dataset, toys.BySubject(), spec, pipelines, tmp_path / "cache", 1 << 30, required=[frozenset()], together=together
         )  # fmt: skip
         assert {name: int((~mask).sum()) for name, mask in made.present.items()} == {"ankle": gone, "wrist": gone}
 

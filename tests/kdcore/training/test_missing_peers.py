@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Needs
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.preparation import Requirements, load_table
+from kdcore.data.preparation import load_table
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.step import StageStep
 
@@ -38,11 +38,11 @@ def table(tmp_path):
         for key in keys:
             (recordings / f"{name}-{'-'.join(key)}.npy").unlink()
     pipelines = {"ankle": Pipeline([toys.branch(toys.ANKLE)]), "wrist": Pipeline([toys.branch()])}
-    requirements = Requirements(frozenset({"ankle", "wrist"}))
+    required = [frozenset({"ankle"}), frozenset({"wrist"})]
     with pytest.warns(UserWarning, match=r"1 dropped, no ankle \(subjects s3\)"):
         return load_table(
             toys.Files(recordings), toys.BySubject(), toys.spec(missing="mask"), pipelines, tmp_path / "cache", 1 << 30,
-            requirements=requirements,
+            required=required,
         )  # fmt: skip
 
 
