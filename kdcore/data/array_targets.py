@@ -185,7 +185,7 @@ def _labelled(values: list[Any], classes: Sequence[str] | None) -> tuple[tuple[s
         if are_numbers:
             raise DataError(f"labels: {unknown[0]} is no position among the {len(known)} classes, which count from 0")
         _refuse_unknown(unknown, known, "classes")
-    position = {label: number for number, label in enumerate(known)}
+    position: dict[Any, int] = {label: number for number, label in enumerate(known)}
     names = tuple(map(str, known)) if classes is None else tuple(classes)
     return names, [None if label is None else position[label] for label in labels]
 
