@@ -108,12 +108,11 @@ class ArrayTargets:
         return None if all(each != each for each in numbers) else numbers
 
     def _several(self, rows: Sequence[Any]) -> tuple[tuple[str, ...], list[tuple[float, ...] | None]]:
-        named = any(isinstance(each, str) for row in rows if row is not None for each in row) or not any(map(_numbers, rows))
-        if named:
-            occurring = sorted({as_text(each) for row in rows if row is not None for each in row})
+        entries = [each for row in rows if row is not None for each in row]
+        if not entries or any(isinstance(each, str) for each in entries):
+            occurring = sorted(set(map(as_text, entries)))
             names = occurring if self.classes is None else self.classes
-            for unknown in (each for each in occurring if each not in names):
-                raise DataError(f"labels: {unknown!r} is not one of the labels ({did_you_mean(unknown, names)})")
+            _refuse_unknown(occurring, names, "labels")
             sets = [None if row is None else set(map(as_text, row)) for row in rows]
             return tuple(names), [None if each is None else tuple(float(name in each) for name in names) for each in sets]
         width = max(len(row) for row in rows if row is not None)
@@ -124,6 +123,12 @@ class ArrayTargets:
                 what = f"must have {len(names)} numbers, each 0 or 1, or NaN where it is not known"
                 raise DataError(f"labels: sample {number} {what}, not {list(row)!r}")
         return tuple(names), numbers
+
+
+def _refuse_unknown(names: Sequence[str], known: Sequence[str], what: str) -> None:
+    for name in names:
+        if name not in known:
+            raise DataError(f"labels: {name!r} is not one of the {what} ({did_you_mean(name, known)})")
 
 
 def as_text(value: Any) -> str:
@@ -166,32 +171,23 @@ def _are_several(labels: Any) -> bool:
     return any(isinstance(each, list | tuple | set | frozenset | np.ndarray) for each in every)
 
 
-def _numbers(row: Any) -> bool:
-    return row is not None and any(not isinstance(each, str) for each in row)
-
-
 def _labelled(values: list[Any], classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[int | None]]:
     """Class names, and the position of each sample's label among them."""
-    names = None if classes is None else tuple(classes)
-    numbers = [None if _is_missing(value) else _whole(value) for value in values]
-    if any(isinstance(value, bool | np.bool_) for value in values) and any(isinstance(each, int) for each in numbers):
+    labels = [None if _is_missing(value) else _whole(value) for value in values]
+    occurring = {label for label in labels if label is not None}
+    are_numbers = all(isinstance(label, int) for label in occurring)
+    if any(isinstance(value, bool | np.bool_) for value in values) and any(isinstance(label, int) for label in occurring):
         raise DataError("labels: some are True or False and others are numbers; use one kind")
-    if all(number is None or isinstance(number, int) for number in numbers):
-        if names is not None:
-            for number in numbers:
-                if number is not None and number >= len(names):
-                    raise DataError(f"labels: {number} is no position among the {len(names)} classes, which count from 0")
-            return names, numbers  # type: ignore[return-value]
-        occurring = sorted({number for number in numbers if number is not None})
-    else:
-        numbers = [number if number is None else str(number) for number in numbers]
-        occurring = sorted({number for number in numbers if number is not None})
-        if names is not None:
-            for unknown in (each for each in occurring if each not in names):
-                raise DataError(f"labels: {unknown!r} is not one of the classes ({did_you_mean(unknown, names)})")
-            occurring = names
-    place = {each: position for position, each in enumerate(occurring)}
-    return tuple(map(str, occurring)), [None if number is None else place[number] for number in numbers]
+    if not are_numbers:
+        labels, occurring = [label if label is None else str(label) for label in labels], set(map(str, occurring))
+    known: Sequence[Any] = sorted(occurring) if classes is None else range(len(classes)) if are_numbers else classes
+    if unknown := sorted(occurring - set(known)):
+        if are_numbers:
+            raise DataError(f"labels: {unknown[0]} is no position among the {len(known)} classes, which count from 0")
+        _refuse_unknown(unknown, known, "classes")
+    position: dict[Any, int] = {label: number for number, label in enumerate(known)}
+    names = tuple(map(str, known)) if classes is None else tuple(classes)
+    return names, [None if label is None else position[label] for label in labels]
 
 
 def _is_missing(value: Any) -> bool:

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -80,19 +80,6 @@ class Column:
     folder: Path | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A column to prepare.
-
-    Args:
-        branch: Modality and transforms.
-        numbers: Indices of its samples, in ascending order.
-    """
-
-    branch: Branch
-    numbers: Sequence[int]
-
-
 class ColumnCache:
     """A folder of columns, each stored under a hash of everything that determines its content.
 
@@ -110,45 +97,48 @@ class ColumnCache:
         self,
         dataset: Dataset,
         samples: Sequence[Sample],
-        wanted: Sequence[Wanted],
+        branches: Iterable[Branch],
         fingerprint: str | None,
         cutting: Cutting | None,
         progress: Progress,
-    ) -> list[Column]:
-        """Load the requested columns from disk, and prepare missing ones in one pass over the recordings.
+    ) -> dict[tuple[str, str], Column]:
+        """Load columns from disk, and prepare missing ones in one pass over the recordings.
 
         Args:
             dataset: The dataset.
-            samples: All samples.
-            wanted: The requested columns.
+            samples: All samples. A column has those with its modality.
+            branches: Branches to load; those with the same key share a column.
             fingerprint: Hash of the recordings; None if unknown: then nothing is cached.
             cutting: Windows to cut; None for whole recordings.
             progress: Progress callback, called with (done, total, what).
 
+        Returns:
+            Columns by the keys of the branches.
+
         Raises:
             DataError: If the samples of a branch differ in shape or the disk is full.
         """
-        members = [[samples[number] for number in each.numbers] for each in wanted]
+        distinct = {branch.key: branch for branch in branches}
+        members = {key: [each for each in samples if branch.modality.name in each.sources] for key, branch in distinct.items()}
         code_of = cache(_code)  # once per class, for as long as this call lasts: code may be edited between two
-        entries = [
-            self._entry(fingerprint, dataset, each.branch, cutting, chosen, code_of)
-            for each, chosen in zip(wanted, members, strict=True)
-        ]
+        entries = {
+            key: self._entry(fingerprint, dataset, branch, cutting, members[key], code_of) for key, branch in distinct.items()
+        }
         try:
-            missing = {entry: each for entry, each in zip(entries, wanted, strict=True) if _head(entry) is None}
+            missing = {entry: distinct[key] for key, entry in entries.items() if _head(entry) is None}
             for entry in missing:
                 if entry.exists():
                     warn(f"prepared data in {entry} are damaged; rebuilding them")
                 _remove(entry)
             if missing:
                 self._make(missing, dataset, samples, cutting, progress)
-                self._make_room(entries)
-            columns = [self._open(entry, chosen) for entry, chosen in zip(entries, members, strict=True)]
-            for entry in entries:
+                self._make_room([*entries.values()])
+            columns = {key: self._open(entry, members[key]) for key, entry in entries.items()}
+            for entry in entries.values():
                 os.utime(entry)  # when it was last used
             return columns
         finally:
-            for entry in (each for each in entries if each.suffix == UNFINISHED):
+            for entry in (each for each in entries.values() if each.suffix == UNFINISHED):
                 _remove(entry)  # a mapped file exists until its tensor is deleted
 
     def _entry(
@@ -186,30 +176,26 @@ class ColumnCache:
 
     def _make(
         self,
-        missing: Mapping[Path, Wanted],
+        missing: Mapping[Path, Branch],
         dataset: Dataset,
         samples: Sequence[Sample],
         cutting: Cutting | None,
         progress: Progress,
     ) -> None:
-        """Read every sample once, for all columns that want it."""
-        wanting: dict[int, list[int]] = {}
-        for index, each in enumerate(missing.values()):
-            for number in each.numbers:
-                wanting.setdefault(number, []).append(index)
-        numbers = sorted(wanting)
-        tasks = [(samples[number], wanting[number]) for number in numbers]
-        branches = {entry: each.branch for entry, each in missing.items()}
-        reader = Reader(dataset, [*branches.values()], cutting, self.checks)
-        what = ", ".join(dict.fromkeys(branch.modality.name for branch in branches.values()))
+        """Read every sample once, for all columns that have it."""
+        branches = [*missing.values()]
+        reader = Reader(dataset, branches, cutting, self.checks)
+        wanted = ([n for n, branch in enumerate(branches) if branch.modality.name in each.sources] for each in samples)
+        tasks = [(sample, indices) for sample, indices in zip(samples, wanted, strict=True) if indices]
+        what = ", ".join(dict.fromkeys(branch.modality.name for branch in branches))
         with ExitStack() as stack:
             try:
-                building = [stack.enter_context(closing(_Building(*each, self.checks))) for each in branches.items()]
+                building = [stack.enter_context(closing(_Building(*each, self.checks))) for each in missing.items()]
                 with closing(prepared(reader, tasks)) as recordings:
-                    for done, ((_, wanted), each) in enumerate(zip(tasks, recordings, strict=True)):
+                    for done, ((sample, indices), each) in enumerate(zip(tasks, recordings, strict=True)):
                         progress(done, len(tasks), what)
-                        for index, recording in zip(wanted, each, strict=True):
-                            building[index].add(samples[numbers[done]], recording)
+                        for index, recording in zip(indices, each, strict=True):
+                            building[index].add(sample, recording)
                 for each in building:
                     each.finish()
             except OSError as error:

@@ -93,21 +93,19 @@ def _is_share(labels: object) -> bool:
 
 def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np.ndarray:
     """A copy of `labels`, (N,) or (N, names), with -1 or NaN for samples that are not chosen."""
-    if some.share is not None and labels.ndim == 2:  # without classes, a share of all samples
-        chosen = labelled_share(np.where(known(labels), 0, -1), some.share, some.seed) >= 0
-        return np.where(chosen, labels.T, unknown(labels)).T.astype(labels.dtype)
     if some.share is not None:
-        return labelled_share(labels, some.share, some.seed)
-    listed = [{"subject": subject} for subject in some.subjects or []] + [dict(each) for each in some.recordings or []]
-    entries = [{str(field): str(text) for field, text in each.items()} for each in listed]
-    kept = np.zeros(len(labels), dtype=bool)
-    for entry in entries:
-        chosen = np.array([all(getattr(key, field) == text for field, text in entry.items()) for key in keys])
-        if not chosen.any():
-            described = ", ".join(f"{field} {text}" for field, text in entry.items())
-            hint = next((hint for field, text in entry.items() if (hint := _other_value(field, text, keys))), "")
-            raise DataError(f"data.labels: no training sample is {described}" + (f" ({hint})" if hint else ""))
-        kept |= chosen
+        classes = labels if labels.ndim == 1 else np.where(known(labels), 0, -1)  # without classes, a share of all samples
+        kept = labelled_share(classes, some.share, some.seed) >= 0
+    else:
+        kept = np.zeros(len(labels), dtype=bool)
+        for entry in [{"subject": subject} for subject in some.subjects or []] + list(some.recordings or []):
+            wanted = {str(field): str(text) for field, text in entry.items()}
+            chosen = np.array([all(getattr(key, field) == text for field, text in wanted.items()) for key in keys])
+            if not chosen.any():
+                described = ", ".join(f"{field} {text}" for field, text in wanted.items())
+                hint = next((hint for field, text in wanted.items() if (hint := _other_value(field, text, keys))), "")
+                raise DataError(f"data.labels: no training sample is {described}" + (f" ({hint})" if hint else ""))
+            kept |= chosen
     return np.where(kept, labels.T, unknown(labels)).T.astype(labels.dtype)
 
 

@@ -15,7 +15,7 @@ from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.target import Target
 from kdcore.data.branch import Branch
 from kdcore.data.copies import copy_warnings
-from kdcore.data.data_cache import Column, ColumnCache, Progress, Wanted
+from kdcore.data.data_cache import Column, ColumnCache, Progress
 from kdcore.data.dropped import Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.key_join import JoinedRows, KeyJoin
@@ -91,7 +91,8 @@ def load_table(
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     join = KeyJoin(samples, splits, 0 if dataset.target.is_classes else len(dataset.classes))
     checks = leakage_checks()
-    columns = _columns(branches, join, ColumnCache(folder, memory_limit, checks), dataset, identity, cutting, progress)
+    cache = ColumnCache(folder, memory_limit, checks)
+    columns = cache.columns(dataset, samples, branches, identity, cutting, progress)
     bad = _bad_samples(columns, spec)
     joined = join.rows([(column, modality) for (modality, _), column in columns.items()])
     odd = _odd_clocks(columns, dataset)
@@ -138,22 +139,6 @@ def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folde
     except UnidentifiedError as error:
         warn(f"prepared data are not cached: {error}")
         return None
-
-
-def _columns(
-    branches: Iterable[Branch],
-    join: KeyJoin,
-    cache: ColumnCache,
-    dataset: Dataset,
-    identity: str | None,
-    cutting: Cutting | None,
-    progress: Progress,
-) -> Columns:
-    """Return columns by the key of their branches. Branches of one modality with the same transforms share a column."""
-    distinct = {branch.key: branch for branch in branches}
-    wanted = [Wanted(branch, join.positions_with(branch.modality.name).tolist()) for branch in distinct.values()]
-    columns = cache.columns(dataset, join.samples, wanted, identity, cutting, progress)
-    return dict(zip(distinct, columns, strict=True))
 
 
 def _bad_samples(columns: Columns, spec: DataSpec) -> dict[SampleKey, str]:

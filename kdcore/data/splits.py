@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -265,16 +265,17 @@ def class_warnings(splits: Splits, classes: Sequence[str], found: Splits) -> lis
         classes: Class names.
         found: The samples before bad recordings, and those shorter than a window, were dropped.
     """
-    counts = {split: Counter(sample.label for sample in members) for split, members in splits.samples.items()}
+    counts, subjects = {split: Counter[int]() for split in ("test", *splits.samples)}, defaultdict[int, set[str]](set)
+    for split, members in splits.samples.items():
+        for sample in members:
+            if sample.label is not None:
+                counts[split][sample.label] += 1
+                subjects[sample.label].add(sample.key.subject)
     untrained = [
         f"{classes[label]!r} ({count} test samples)"
-        for label, count in sorted(counts.get("test", Counter()).items(), key=lambda item: (item[0] is None, item[0]))
-        if label is not None and not counts["train"][label]
+        for label, count in sorted(counts["test"].items())
+        if not counts["train"][label]
     ]
-    subjects: dict[int, set[str]] = {}
-    for sample in (sample for members in splits.samples.values() for sample in members):
-        if sample.label is not None:
-            subjects.setdefault(sample.label, set()).add(sample.key.subject)
     single = [f"{classes[label]!r} ({min(names)})" for label, names in sorted(subjects.items()) if len(names) == 1]
     before = {each.label for members in found.samples.values() for each in members if each.label is not None}
     warnings = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,10 @@ class Predictor(ABC):
         window = self.description.get("window")
         return (window["length"], window["hop"] or window["length"]) if window else None
 
+    def recorded(self, name: str) -> Mapping[str, Any]:
+        """Shape, dtype and rate of the recordings of a modality in its training, as far as they are known."""
+        return self.description.get("recorded", {}).get(name, {})
+
     def predict(self, recordings: Any, window: tuple[float, float] | None = None, *, rate: Rate = None) -> Any:
         """Predict one recording or a batch of recordings.
 
@@ -97,16 +102,13 @@ class Predictor(ABC):
             >>> student.predict({"accelerometer": clip}, window=(1.0, 0.5), rate=50.0).shape
             (5, 3)
         """
-        batch = self._batch(recordings)
-        with counted("recordings"):
-            every = [recordings] if batch is None else batch
-            pieces_of_each = [self.pieces(self.signals(each, rate), window) for each in every]
-        if not pieces_of_each:
+        is_batch, pieces = self._pieces_of_each(recordings, window, rate)
+        if not pieces:
             raise DataError("an empty list holds no recording")
-        outputs = self.probabilities([piece for pieces in pieces_of_each for piece in pieces])
-        if batch is None or (window or self.window) is None:
+        outputs = self.probabilities(list(chain.from_iterable(pieces)))
+        if not is_batch or (window or self.window) is None:
             return outputs
-        return np.split(outputs, np.cumsum([len(pieces) for pieces in pieces_of_each])[:-1])
+        return np.split(outputs, np.cumsum(list(map(len, pieces)))[:-1])
 
     def probabilities(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
         """Answers (pieces, classes) to recordings or windows of them, given as modality → signal; see `predict`.
@@ -138,7 +140,7 @@ class Predictor(ABC):
             if isinstance(values, str | Path):
                 signal = read_recording(self, values, name, rate=own)
             else:
-                shape = self.description.get("recorded", {}).get(name, {}).get("shape")
+                shape = self.recorded(name).get("shape")
                 signal = as_signal(values, modality, own, shape[-1] if shape else 0)
             signals[name] = fitting(self, name, signal)
         return signals
@@ -190,6 +192,15 @@ class Predictor(ABC):
                     kind=f"{name} interrupted",
                 )
         return cut_pieces({name: signals[name] for name in self.modalities}, self.spans(signals, window))
+
+    def _pieces_of_each(
+        self, recordings: Any, window: tuple[float, float] | None, rate: Rate
+    ) -> tuple[bool, list[list[dict[str, Signal]]]]:
+        """Whether the argument of `predict` is a batch, and the pieces of each recording."""
+        batch = self._batch(recordings)
+        with counted("recordings"):
+            each_recording = [recordings] if batch is None else batch
+            return batch is not None, [self.pieces(self.signals(each, rate), window) for each in each_recording]
 
     def _batch(self, recordings: Any) -> list[Any] | None:
         """The recordings of a batch, each as `signals` takes it; None if it is one recording."""

@@ -286,7 +286,7 @@ def recording_form(student: Predictor, name: str, rate: float | None, units: str
         DataError: If the rate is unknown.
     """
     modality = student.reads[name]
-    shape = student.description.get("recorded", {}).get(name, {}).get("shape")
+    shape = student.recorded(name).get("shape")
     return RecordingForm(modality, known_rate(rate, modality, option), units, shape[-1] if shape else 0)
 
 
@@ -311,7 +311,7 @@ def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
         DataError: If they do not match the student, or the values are not numbers.
     """
     modality, values = student.reads[name], np.asarray(signal.values)
-    recorded = student.description.get("recorded", {}).get(name, {})
+    recorded = student.recorded(name)
     shape = recorded.get("shape") or [len(modality.channels) if axis == "channel" else 0 for axis in modality.axes]
     fixed = [size if axis in ("channel", "joint") else 0 for axis, size in zip(modality.axes, shape, strict=True)]
     if values.ndim != len(shape) or any(size and size != actual for size, actual in zip(fixed, values.shape, strict=True)):

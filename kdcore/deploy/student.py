@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,6 @@ from kdcore.data.pipeline import BatchTransforms, bare
 from kdcore.data.reading import as_array
 from kdcore.deploy.predictor import Predictor, Rate
 from kdcore.errors import DataError
-from kdcore.user_warnings import counted
 
 Rule = Literal["average", "max"]
 """The rule by which an ensemble combines the probabilities of its students."""
@@ -81,7 +81,7 @@ class Student(Predictor, nn.Module):
         """Inputs, the rate it was trained at, and classes, for ``print(student)``."""
         lines = []
         for name, modality in self.reads.items():
-            shape = self.description.get("recorded", {}).get(name, {}).get("shape") or [0] * len(modality.axes)
+            shape = self.recorded(name).get("shape") or [0] * len(modality.axes)
             sizes = [
                 axis if axis == "time" or not size else f"{axis} {size}"
                 for axis, size in zip(modality.axes, shape, strict=True)
@@ -106,11 +106,9 @@ class Student(Predictor, nn.Module):
         Raises:
             DataError: If a recording is unfit, or a modality or rate is missing.
         """
-        batch = self._batch(recordings)
-        with counted("recordings"):
-            made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
+        _, pieces = self._pieces_of_each(recordings, window, rate)
         with torch.no_grad():
-            return self._ready([piece for pieces in made for piece in pieces])
+            return self._ready(list(chain.from_iterable(pieces)))
 
     def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
         """Logits (pieces, classes)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from statistics import NormalDist
 from typing import Literal
 
@@ -21,28 +21,14 @@ class Evaluation:
     """One participant's predictions for N samples of C classes, and their metrics.
 
     Args:
-        accuracy: Fraction of correct predictions.
-        accuracy_interval: 95 % Wilson interval of the accuracy. For windows, N is replaced by `effective_count`.
-        macro_f1: F1 averaged over the classes that occur among labels or predictions.
-        loss: Mean negative log-likelihood of the true class, in nats.
-        confusion: (C, C) counts; row = true class, column = predicted class.
-        recall: (C,) recall of each class; NaN for a class without samples.
-        predictions: (N,) predicted class indices.
-        labels: (N,) true class indices.
         probabilities: (N, C) class probabilities.
+        labels: (N,) true class indices.
         rows: (N,) indices of these samples among all labelled ones; None for all of them.
         recordings: (N,) index of the recording that each sample is a window of; None if there are no windows.
     """
 
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-    macro_f1: float
-    loss: float
-    confusion: NDArray[np.int64]
-    recall: NDArray[np.float64]
-    predictions: NDArray[np.int64]
-    labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    labels: NDArray[np.int64]
     rows: NDArray[np.int64] | None = None
     recordings: NDArray[np.int64] | None = None
 
@@ -56,14 +42,26 @@ class Evaluation:
         return len(self.labels)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy."""
-        return self.accuracy_interval
-
-    @property
     def outputs(self) -> NDArray[np.float64]:
         """(N, C) class probabilities."""
         return self.probabilities
+
+    @cached_property
+    def predictions(self) -> NDArray[np.int64]:
+        """(N,) predicted class indices."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(N,) bool, True for correct predictions."""
+        return self.predictions == self.labels
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """(C, C) counts; row = true class, column = predicted class."""
+        counts = np.zeros((self.probabilities.shape[1],) * 2, dtype=np.int64)
+        np.add.at(counts, (self.labels, self.predictions), 1)
+        return counts
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -72,18 +70,38 @@ class Evaluation:
 
     @property
     def by_output(self) -> NDArray[np.float64]:
-        """(C,) recall of each class."""
-        return self.recall
+        """(C,) recall of each class; NaN for a class without samples."""
+        right, support = self.confusion.diagonal(), self.support
+        return np.divide(right, support, out=np.full(len(right), np.nan), where=support > 0)
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Fraction of correct predictions."""
+        return float(self.confusion.diagonal().sum() / self.n)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the accuracy. For windows, N is replaced by `effective_count`."""
+        count = self.n if self.recordings is None else effective_count(self.correct, self.recordings)
+        return wilson_interval(self.accuracy * count, count)
+
+    @cached_property
+    def macro_f1(self) -> float:
+        """F1 averaged over the classes that occur among labels or predictions."""
+        occurrences = self.confusion.sum(axis=0) + self.support
+        seen = occurrences > 0
+        return float((2 * self.confusion.diagonal()[seen] / occurrences[seen]).mean())
+
+    @cached_property
+    def loss(self) -> float:
+        """Mean negative log-likelihood of the true class, in nats."""
+        likelihoods = self.probabilities[np.arange(self.n), self.labels]
+        return float(-np.log(np.maximum(likelihoods, np.finfo(np.float64).tiny)).mean())
 
     @property
     def constant(self) -> tuple[float, str]:
         """Accuracy of always predicting the most frequent class."""
-        return float(self.confusion.sum(axis=1).max() / self.n), "by always predicting the most frequent class"
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """(N,) bool, True for correct predictions."""
-        return self.predictions == self.labels
+        return float(self.support.max() / self.n), "by always predicting the most frequent class"
 
     def metrics(self) -> dict[str, float]:
         """The numbers to track."""
@@ -109,24 +127,7 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike, recordings: ArrayLike 
         raise ValueError(f"labels must be {len(p)} integers, one per row of probabilities, not {y.dtype} {y.shape}")
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise ValueError(f"labels must lie in 0 … {p.shape[1] - 1}, found {y.min()} … {y.max()}")
-    y, predictions = y.astype(np.int64), p.argmax(axis=1)
-    confusion = np.zeros((p.shape[1], p.shape[1]), dtype=np.int64)
-    np.add.at(confusion, (y, predictions), 1)
-    right, of_class = confusion.diagonal(), confusion.sum(axis=1)
-    accuracy = float(right.sum() / len(y))
-    count = len(y) if groups is None else effective_count(predictions == y, groups)
-    return Evaluation(
-        accuracy=accuracy,
-        accuracy_interval=wilson_interval(accuracy * count, count),
-        macro_f1=_macro_f1(confusion),
-        loss=float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float64).tiny)).mean()),
-        confusion=confusion,
-        recall=np.divide(right, of_class, out=np.full(len(right), np.nan), where=of_class > 0),
-        predictions=predictions,
-        labels=y,
-        probabilities=p,
-        recordings=groups,
-    )
+    return Evaluation(p, y.astype(np.int64), recordings=groups)
 
 
 def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
@@ -181,12 +182,6 @@ def _probabilities(values: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(p).all() or p.min() < 0 or np.abs(p.sum(axis=1) - 1).max() > 1e-3:
         raise ValueError("probabilities must be finite, not negative, and sum to 1 in each row")
     return p
-
-
-def _macro_f1(confusion: NDArray[np.int64]) -> float:
-    occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
-    seen = occurrences > 0
-    return float((2 * confusion.diagonal()[seen] / occurrences[seen]).mean())
 
 
 def combine(

@@ -69,10 +69,9 @@ class Member(nn.Module):
     def __init__(self, student: Student, samples: int | None, fixed: bool = False):
         super().__init__()
         self.modalities = student.modalities
-        recorded = student.description.get("recorded", {})
         length = student.window[0] if student.window else None
         self.recordings = nn.ModuleList(
-            recording(branch.modality, branch.on_samples, recorded.get(branch.modality.name, {}), samples, length, fixed)
+            recording(branch.modality, branch.on_samples, student.recorded(branch.modality.name), samples, length, fixed)
             for branch in student.branches
         )
         self.batch_transforms = student.model.batch_transforms
@@ -131,7 +130,7 @@ def dtype(recorded: dict[str, Any]) -> str:
 
 
 def _recorded(student: Student) -> dict[str, Any]:
-    return {name: student.description.get("recorded", {}).get(name, {}) for name in student.modalities}
+    return {name: student.recorded(name) for name in student.modalities}
 
 
 def as_text(values: dict[str, Any]) -> dict[str, str]:

@@ -23,7 +23,7 @@ class ServedStudent(mlflow.pyfunc.PythonModel):
     ) -> pd.DataFrame:
         """Return class probabilities, one row per recording. For long recordings, they are averaged over windows."""
         [modality] = self.student.reads.values()
-        recorded = self.student.description.get("recorded", {}).get(modality.name, {})
+        recorded = self.student.recorded(modality.name)
         rate = modality.rate or recorded.get("rate") or 1.0
         clips = [{modality.name: Signal(each, rate)} for each in np.asarray(model_input)]
         return pd.DataFrame([self.student.predict(clip).mean(0) for clip in clips], columns=self.student.classes)

@@ -152,7 +152,7 @@ def _gains(summary: Summary) -> Iterator[str]:
     distilled, baseline = summary.row(DISTILLED), summary.row(BASELINE)
     if distilled is None or baseline is None:
         return
-    recalls = zip(_pooled(baseline).recall.tolist(), _pooled(distilled).recall.tolist(), summary.classes, strict=True)
+    recalls = zip(_pooled(baseline).by_output.tolist(), _pooled(distilled).by_output.tolist(), summary.classes, strict=True)
     gains = [(after - before, before, after, name) for before, after, name in recalls if np.isfinite(after)]
     rows = [
         ("", [escape(name), percent(before), percent(after), f"{100 * gain:+.1f}", _bar(gain)])

@@ -21,7 +21,7 @@ import numpy as np
 from larger_than_memory import watched_memory
 
 from kdcore.data.branch import Branch
-from kdcore.data.data_cache import ColumnCache, Wanted
+from kdcore.data.data_cache import ColumnCache
 from kdcore.data.reading_processes import VARIABLE, usable_processes
 from kdcore_datasets.ntu_rgbd import NtuRgbd
 from kdcore_signals.lengths import Resample
@@ -64,8 +64,7 @@ def prepare(folder: Path, cache: Path) -> None:
     told: list[tuple[int, int, str]] = []
     began, before = time.monotonic(), os.times()
     with watched_memory() as peak:
-        wanted = [Wanted(branch, range(len(samples)))]
-        ColumnCache(cache, 1 << 30).columns(dataset, samples, wanted, "x", None, lambda *said: told.append(said))
+        ColumnCache(cache, 1 << 30).columns(dataset, samples, [branch], "x", None, lambda *said: told.append(said))
     wall, after = time.monotonic() - began, os.times()
     here = after.user + after.system - before.user - before.system
     others = after.children_user + after.children_system

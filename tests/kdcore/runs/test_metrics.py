@@ -30,7 +30,7 @@ def test_a_case_worked_by_hand():
     result = evaluate([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.25, 0.25], [0.2, 0.3, 0.5]], [0, 1, 1, 2])
     assert result.accuracy == 0.75
     assert result.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
-    assert result.recall.tolist() == [1.0, 0.5, 1.0]
+    assert result.by_output.tolist() == [1.0, 0.5, 1.0]
     assert result.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     assert result.loss == pytest.approx(-np.log([0.7, 0.6, 0.25, 0.5]).mean())
     assert result.n == 4
@@ -51,7 +51,7 @@ def test_scores_agree_with_scikit_learn(seed, n, classes):
 
 @pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (7, 10), (430, 432)])
 def test_wilson_interval_solves_its_equation(right, n):
-    low, high = answers([0] * n, [0] * right + [1] * (n - right), 3).accuracy_interval
+    low, high = answers([0] * n, [0] * right + [1] * (n - right), 3).interval
     z = stats.norm.ppf(0.975)
     for end in (low, high):
         assert (right / n - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-9)
@@ -61,7 +61,7 @@ def test_wilson_interval_solves_its_equation(right, n):
 
 def test_a_class_without_samples_has_no_recall_and_no_say_in_macro_f1():
     result = answers([0, 0, 1], [0, 0, 1], 3)
-    assert np.isnan(result.recall[2])
+    assert np.isnan(result.by_output[2])
     assert result.macro_f1 == 1.0
 
 
@@ -162,7 +162,7 @@ def with_windows(predictions: np.ndarray, recordings: np.ndarray):
 def test_intervals_over_windows_hold_the_true_accuracy_as_often_as_they_say():
     """0.75 is the true mean of the recordings' accuracies. Samples taken for independent hold it in half of the cases."""
     cases = [windows(30, 20, seed) for seed in range(400)]
-    held = [low <= 0.75 <= high for low, high in (with_windows(*case).accuracy_interval for case in cases)]
+    held = [low <= 0.75 <= high for low, high in (with_windows(*case).interval for case in cases)]
     naive = [low <= 0.75 <= high for low, high in (wilson_interval(int((p == 0).sum()), len(p)) for p, _ in cases)]
     assert 0.92 < np.mean(held) < 0.98
     assert np.mean(naive) < 0.6

@@ -88,7 +88,7 @@ def test_gains_are_per_class_with_the_greatest_first(tmp_path):
 def test_one_seed_shows_wilsons_interval_and_claims_nothing(tmp_path):
     found = summary(seeds=(3,))
     page = page_of(tmp_path, found)
-    low, high = found.rows[3].evaluations[0].accuracy_interval
+    low, high = found.rows[3].evaluations[0].interval
     assert f"{100 * low:.1f} to {100 * high:.1f}" in page.text
     assert "nothing about other seeds" in page.text
     assert "±" not in page.text
