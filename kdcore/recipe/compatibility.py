@@ -323,7 +323,11 @@ class _Compatibility:
         if not other.is_network:
             return f"{source!r} is {other.described}, which has no trained weights of its own to start from", ""
         if source in self.graph.circle(name):
-            return f"{source!r} is trained together with {name!r}, so its weights are not finished", ""
+            what = f"{source!r} is trained together with {name!r}, so its weights are not finished"
+            if other.learns_from is not None:
+                return what, ""
+            names = ", ".join(map(repr, self.graph.nodes[source].learns_from))
+            return what, f"by default, {source!r} learns from {names}: set {self.recipe.path_of(source)}.learns_from"
         if spec.encoder and other.encoder and spec.encoder.name != other.encoder.name:
             what = f"the encoder of {name!r} is {spec.encoder.name!r}, and that of {source!r} is {other.encoder.name!r}"
             return what, "use the same encoder with the same sizes"

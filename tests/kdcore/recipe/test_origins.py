@@ -62,6 +62,14 @@ def test_an_origin_that_cannot_be(name, problems):
     assert ("students.tuned.starts_from", message) in found
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_an_origin_that_learns_from_every_student_by_default_is_told_apart(problems, own):
+    text = BASE.replace("    losses: [{name: feature, teacher: block, student: block}]\n", "    losses: [mutual]\n")
+    found = problems(text, *(["students.pretrained.learns_from=[big, tuned]"] if own else []))
+    hints = [each.hint for each in found if "weights are not finished" in each.message]
+    assert hints == ["" if own else "by default, 'pretrained' learns from 'big', 'tuned': set students.pretrained.learns_from"]
+
+
 def test_a_frozen_part_is_fine_without_a_baseline(load):
     load(BASE, "students.tuned.freeze=[layers.0]", "baseline=false")
 
