@@ -86,7 +86,8 @@ def _sources(recipe: Recipe, name: str, needs_of: NeedsOf) -> Iterable[str]:
     if name in recipe.teachers:
         return ()
     reads_peers = any(needs.peers for path in recipe.term_paths(name) if (needs := needs_of(path)))
-    return (*recipe.teachers, *(recipe.student_specs if reads_peers else ()))
+    teachers = [teacher for teacher, other in recipe.teachers.items() if not other.is_copy]
+    return (*teachers, *(recipe.student_specs if reads_peers else ()))
 
 
 def teachers_of(graph: Graph, name: str) -> tuple[str, ...]:

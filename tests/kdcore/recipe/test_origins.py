@@ -47,6 +47,10 @@ REFUSED = {
         ["students.tuned.encoder=wide"],
         "the encoder of 'tuned' is 'wide', and that of 'pretrained' is 'net'",
     ),
+    "a copy that somebody learns from": (
+        ["students.tuned.freeze=['*']", "students.other={modality: skeleton, encoder: net, learns_from: [tuned]}"],
+        "'tuned' is a copy of 'pretrained' for evaluation after training, and 'other' learns from it",
+    ),
     "weights too": (["students.tuned.weights=a.safetensors"], "'weights' and 'starts_from' exclude each other"),
     "a frozen part": (
         ["students.tuned.freeze=[layers.0]"],
