@@ -138,3 +138,16 @@ def test_a_student_that_starts_from_a_teacher_is_distilled(load):
     plan = make_plan(load(BASE, "students.tuned={starts_from: big, modality: accelerometer}", "students.pretrained=null"))
     assert epochs(plan, "baseline") == {"tuned": (8, {"tuned": 8})}
     assert plan.unread == ()
+
+
+def test_the_baseline_keeps_the_samples_of_its_stage(load):
+    """Of both peers, though only one of them has an objective without distillation."""
+    text = BASE.replace(
+        "losses: [{name: feature, teacher: block, student: block}]", "losses: [mutual]\n    learns_from: [tuned]"
+    )
+    text = text.replace("learns_from: [], starts_from: pretrained, losses: [cross-entropy]", "losses: [cross-entropy, mutual]")
+    plan = make_plan(load(text, "students.tuned.learns_from=[pretrained]"))
+    (distilled,) = [stage for stage in plan.stages["distilled"] if "tuned" in stage.learners]
+    (baseline,) = plan.stages["baseline"]
+    assert baseline.learners == ("tuned",)
+    assert baseline.rows_of == distilled.rows_of == distilled.learners == ("pretrained", "tuned")
