@@ -80,11 +80,15 @@ def import_file(path: Path) -> ModuleType:
 
 
 def _is_free(name: str, path: Path) -> bool:
+    """True if no other module has the name; a copy of the file, such as that in the folder of a run, is the same module."""
     try:
         spec = find_spec(name)
     except (ImportError, ValueError):
         return False
-    return spec is None or (spec.origin is not None and Path(spec.origin).resolve() == path.resolve())
+    if spec is None:
+        return True
+    other = Path(spec.origin or "")
+    return other.is_file() and (other.resolve() == path.resolve() or fingerprint(other) == fingerprint(path))
 
 
 def what_happened(error: BaseException, path: Path) -> str:

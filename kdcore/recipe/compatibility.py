@@ -323,12 +323,18 @@ class _Compatibility:
         if not other.is_network:
             return f"{source!r} is {other.described}, which has no trained weights of its own to start from", ""
         if source in self.graph.circle(name):
-            return f"{source!r} is trained together with {name!r}, so its weights are not finished", ""
+            what = f"{source!r} is trained together with {name!r}, so its weights are not finished"
+            if other.learns_from is not None:
+                return what, ""
+            names = ", ".join(map(repr, self.graph.nodes[source].learns_from))
+            return what, f"by default, {source!r} learns from {names}: set {self.recipe.path_of(source)}.learns_from"
         if spec.encoder and other.encoder and spec.encoder.name != other.encoder.name:
             what = f"the encoder of {name!r} is {spec.encoder.name!r}, and that of {source!r} is {other.encoder.name!r}"
             return what, "use the same encoder with the same sizes"
-        if not self.graph.nodes[name].trains:
-            return f"all of {name!r} is frozen, so it is never trained", f"use {source!r} instead"
+        readers = [each.name for each in self.graph.nodes.values() if name in each.learns_from]
+        if not self.graph.nodes[name].trains and readers:
+            what = f"{name!r} is a copy of {source!r} for evaluation after training, and {readers[0]!r} learns from it"
+            return what, f"let {readers[0]!r} learn from {source!r}"
         if spec.freeze and self.recipe.baseline and self._in_baseline(name) and not self._in_baseline(source):
             what = f"without distillation {name!r} does not start from {source!r}, so what it freezes would never be trained"
             return what, "set baseline: false, or freeze nothing"

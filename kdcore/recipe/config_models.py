@@ -267,6 +267,11 @@ class ParticipantSpec(Section):
         return self.follows is None and self.outputs is None
 
     @property
+    def is_copy(self) -> bool:
+        """True for the trained network of another participant, which is not trained further and may read other inputs."""
+        return self.starts_from is not None and "*" in self.freeze
+
+    @property
     def described(self) -> str:
         """Kind of participant, for messages."""
         return "a network" if self.is_network else "a moving average" if self.follows else "a file of stored outputs"

@@ -86,7 +86,8 @@ def _sources(recipe: Recipe, name: str, needs_of: NeedsOf) -> Iterable[str]:
     if name in recipe.teachers:
         return ()
     reads_peers = any(needs.peers for path in recipe.term_paths(name) if (needs := needs_of(path)))
-    return (*recipe.teachers, *(recipe.student_specs if reads_peers else ()))
+    teachers = [teacher for teacher, other in recipe.teachers.items() if not other.is_copy]
+    return (*teachers, *(recipe.student_specs if reads_peers else ()))
 
 
 def teachers_of(graph: Graph, name: str) -> tuple[str, ...]:
@@ -134,6 +135,8 @@ class StagePlan:
         batch_size: Samples per step.
         order: Seed name of the order of samples; the same in both arms.
         accumulate: Batches per optimizer step.
+        rows_of: Participants of which one must have a sample's signals; the learners by default. A stage of the baseline keeps
+            those of the distilled arm, so that both arms have the same batches.
     """
 
     name: str
@@ -145,6 +148,11 @@ class StagePlan:
     batch_size: int
     order: str
     accumulate: int = 1
+    rows_of: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.rows_of:
+            object.__setattr__(self, "rows_of", self.learners)
 
 
 def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: dict[str, list[LearnerTerm]]) -> list[StagePlan]:

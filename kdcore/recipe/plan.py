@@ -148,7 +148,7 @@ class Plan:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Teachers that no student learns from, directly or indirectly."""
+        """Teachers that no student learns from, directly or indirectly; without copies, which are for evaluation only."""
         read: set[str] = set()
         waiting = list(self.students)
         while waiting:
@@ -157,7 +157,7 @@ class Plan:
             sources |= {name for name in (reader.spec.follows, reader.spec.starts_from) if name}
             waiting += [name for name in sources - read if name in self.participants]
             read |= sources
-        return tuple(name for name in self.teachers if name not in read)
+        return tuple(name for name in self.teachers if name not in read and not self.participants[name].spec.is_copy)
 
     def filled_spec(self, name: str) -> Mapping[str, Any]:
         """Participant `name` as plain values, with every default written out."""

@@ -15,6 +15,7 @@ from kdcore.runs.outcome import Outcome
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.evaluation import predict
 from kdcore.training.fabric import peak_memory
+from kdcore.training.origins import copy_origins
 from kdcore.training.participants import Distiller
 from kdcore.training.settings import Settings
 from kdcore.training.trained_teachers import TrainedStages
@@ -66,6 +67,8 @@ def evaluate_arm(
     """
     table = run.table
     rows = table.rows[run.split]
+    copies = [name for name in distiller.origins if run.recipe.specs[name].is_copy]
+    copy_origins(distiller, copies)
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
     teachers = [name for name in distiller.teachers if name not in answerless and len(table.complete_rows([name], rows))]
     students = [name for name in distiller.students if name not in answerless] or list(distiller.students)
@@ -86,6 +89,7 @@ def evaluate_arm(
         target=table.target,
         names=() if table.target.is_classes else table.classes,
         origins=[name for name in students if any(distiller.origins.get(other) == name for other in students)],
+        copies=[name for name in teachers if name in copies],
     )
 
 

@@ -47,6 +47,7 @@ class Outcome:
         target: Kind of the labels, with the statistics of values.
         names: Names of the labels or values; empty for classes.
         origins: Students from which others start: earlier phases, and no members of ensembles.
+        copies: Teachers that are copies of a trained participant, and no members of ensembles.
     """
 
     arm: str
@@ -63,10 +64,15 @@ class Outcome:
     target: Target = OF_CLASSES
     names: Sequence[str] = ()
     origins: Sequence[str] = ()
+    copies: Sequence[str] = ()
+
+    @property
+    def _joint_teachers(self) -> list[str]:
+        return [name for name in self.teachers if name not in self.copies]
 
     def _mean_of_teachers(self) -> np.ndarray:
         """Mean of the teachers' outputs where all of them have the sample's signals, else NaN."""
-        outputs = [self.probabilities[name] for name in self.teachers]
+        outputs = [self.probabilities[name] for name in self._joint_teachers]
         complete = ~np.isnan(np.stack(outputs)).any((0, 2))
         mean = np.full_like(outputs[0], np.nan, dtype=np.float64)
         if complete.any():
@@ -101,7 +107,7 @@ class Outcome:
         They are `kdcore.Evaluation` where samples have classes, `kdcore.LabelEvaluation` or `kdcore.ValueEvaluation` otherwise.
         """
         everybody = dict(self.probabilities)
-        if len(self.teachers) > 1:
+        if len(self._joint_teachers) > 1:
             everybody[JOINT_TEACHERS] = self._mean_of_teachers()
         for label, rule in self.ensembles.items():
             members = [self.probabilities[name] for name in self.members]
@@ -126,6 +132,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
         "trained": dict(outcome.trained),
         "notes": list(outcome.notes),
         **({"origins": list(outcome.origins)} if outcome.origins else {}),
+        **({"copies": list(outcome.copies)} if outcome.copies else {}),
         **({} if outcome.target.is_classes else {"target": asdict(outcome.target), "names": list(outcome.names)}),
     }  # fmt: skip
     buffer = io.BytesIO()

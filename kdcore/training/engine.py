@@ -182,7 +182,7 @@ class Engine:
 
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
         """The training rows of a stage, and its batch size."""
-        rows = self.table.training_rows(stage.split, stage.learners)
+        rows = self.table.training_rows(stage.split, stage.rows_of)
         return rows, min(stage.batch_size, len(rows))
 
     def _learner(self, name: str, stage: StagePlan) -> Learner:

@@ -26,6 +26,9 @@ def find_origins(plan: Plan, distiller: Distiller) -> list[str]:
         if wrong := _difference(distiller, name, source):
             raise RecipeError([plan.recipe.problem(f"{plan.recipe.path_of(name)}.starts_from", wrong)])
         distiller.origins[name] = source
+        if plan.participants[name].spec.is_copy:
+            notes.append(f"{name}: the trained network of {source}, evaluated with its own transforms")
+            continue
         more = plan.extra_epochs.get(name)
         without = f"; without distillation it starts from its own and is trained for {more} epochs more" if more else ""
         notes.append(f"{name}: starts from the weights of {source}{without}")
@@ -47,7 +50,12 @@ def _difference(distiller: Distiller, name: str, source: str) -> str:
 
 
 def copy_origins(distiller: Distiller, learners: Sequence[str]) -> None:
-    """Copy the current weights of their origins to `learners`, and to the moving averages that follow them."""
+    """Copy the current weights of their origins to `learners`, and to the moving averages that follow them.
+
+    Args:
+        distiller: All participants of the arm.
+        learners: Those that start now, or copies of networks whose training has ended.
+    """
     for learner in learners:
         if learner in distiller.origins:
             weights = distiller.participant(distiller.origins[learner]).encoder.state_dict()

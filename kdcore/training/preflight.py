@@ -154,7 +154,7 @@ def _check_stage(
         module.train()
     step = StageStep(distiller, stage, table, labelled)
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
-    rows = table.training_rows(stage.split, stage.learners)
+    rows = table.training_rows(stage.split, stage.rows_of)
     poor = (~known(table.train_labels[rows])).long()
     for mask in step.networks.present.values():
         poor = poor + (~mask[rows]).long()

@@ -56,7 +56,7 @@ def cached_sources(
     """
     if limit is None or is_mixed(table.mix, stage, distiller):
         return {}
-    rows, names = table.training_rows(stage.split, stage.learners), repeatable(distiller, stage.sources)
+    rows, names = table.training_rows(stage.split, stage.rows_of), repeatable(distiller, stage.sources)
     for name in names:  # again, with the weights as they are now: a classifier of zeros, for one, hides what varies
         first, member = table.complete_rows([name], rows)[:batch_size], distiller.participant(name)
         member.varies = len(first) > 0 and outputs_vary(member, table.batch(first, [name], labelled=False).signals[name])

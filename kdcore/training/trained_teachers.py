@@ -57,7 +57,7 @@ class TrainedStages:
             return None
         owned = distiller.trained_modules(stage.learners)
         modules = [part for module in owned for part in module.modules()]
-        rows = table.training_rows(stage.split, stage.learners)
+        rows = table.training_rows(stage.split, stage.rows_of)
         held_out = table.rows.get("validation", rows[:0])
         tensors = [rows, held_out, table.train_labels[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]

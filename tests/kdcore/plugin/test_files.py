@@ -100,6 +100,24 @@ def test_a_file_is_taken_in_once_whichever_copy_of_it(gap, tmp_path):
     assert manager.registry.get("loss", "gap").plugin == "gap-loss"
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_copy_of_a_file_that_could_be_imported_is_the_same_plugin(tmp_path, monkeypatch, edited):
+    """As in a notebook next to the file, which loads the recipe of a run with its copy of the file."""
+    name = f"notebook_gap_{edited}".lower()
+    for folder in ("here", "run"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").write_text(GAP.replace("gap_loss", name))
+    if edited:
+        (tmp_path / "here" / f"{name}.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    manager = PluginManager([])
+    if edited:
+        with pytest.raises(PluginError, match=f"a module '{name}' already exists; rename the file"):
+            manager.add_file(tmp_path / "run" / f"{name}.py")
+    else:
+        assert manager.add_file(tmp_path / "run" / f"{name}.py").target == str(tmp_path / "run" / f"{name}.py")
+
+
 def test_its_version_is_what_it_holds(gap):
     version = PluginManager([]).add_file(gap).version
     assert re.fullmatch(r"file [0-9a-f]{12}", version)

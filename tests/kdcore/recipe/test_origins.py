@@ -47,6 +47,10 @@ REFUSED = {
         ["students.tuned.encoder=wide"],
         "the encoder of 'tuned' is 'wide', and that of 'pretrained' is 'net'",
     ),
+    "a copy that somebody learns from": (
+        ["students.tuned.freeze=['*']", "students.other={modality: skeleton, encoder: net, learns_from: [tuned]}"],
+        "'tuned' is a copy of 'pretrained' for evaluation after training, and 'other' learns from it",
+    ),
     "weights too": (["students.tuned.weights=a.safetensors"], "'weights' and 'starts_from' exclude each other"),
     "a frozen part": (
         ["students.tuned.freeze=[layers.0]"],
@@ -60,6 +64,14 @@ def test_an_origin_that_cannot_be(name, problems):
     overrides, message = REFUSED[name]
     found = [(each.path, each.message) for each in problems(BASE, *overrides)]
     assert ("students.tuned.starts_from", message) in found
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_origin_that_learns_from_every_student_by_default_is_told_apart(problems, own):
+    text = BASE.replace("    losses: [{name: feature, teacher: block, student: block}]\n", "    losses: [mutual]\n")
+    found = problems(text, *(["students.pretrained.learns_from=[big, tuned]"] if own else []))
+    hints = [each.hint for each in found if "weights are not finished" in each.message]
+    assert hints == ["" if own else "by default, 'pretrained' learns from 'big', 'tuned': set students.pretrained.learns_from"]
 
 
 def test_a_frozen_part_is_fine_without_a_baseline(load):
@@ -126,3 +138,16 @@ def test_a_student_that_starts_from_a_teacher_is_distilled(load):
     plan = make_plan(load(BASE, "students.tuned={starts_from: big, modality: accelerometer}", "students.pretrained=null"))
     assert epochs(plan, "baseline") == {"tuned": (8, {"tuned": 8})}
     assert plan.unread == ()
+
+
+def test_the_baseline_keeps_the_samples_of_its_stage(load):
+    """Of both peers, though only one of them has an objective without distillation."""
+    text = BASE.replace(
+        "losses: [{name: feature, teacher: block, student: block}]", "losses: [mutual]\n    learns_from: [tuned]"
+    )
+    text = text.replace("learns_from: [], starts_from: pretrained, losses: [cross-entropy]", "losses: [cross-entropy, mutual]")
+    plan = make_plan(load(text, "students.tuned.learns_from=[pretrained]"))
+    (distilled,) = [stage for stage in plan.stages["distilled"] if "tuned" in stage.learners]
+    (baseline,) = plan.stages["baseline"]
+    assert baseline.learners == ("tuned",)
+    assert baseline.rows_of == distilled.rows_of == distilled.learners == ("pretrained", "tuned")

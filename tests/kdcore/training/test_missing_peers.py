@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import learning
 import pytest
 import torch
@@ -109,3 +111,20 @@ def test_a_batch_with_one_sample_of_a_student_does_not_train_it(table):
     StageStep(net, stage, table, True)(batch, batch)[0].backward()
     assert all(not each.grad.any() for each in net.students["ankle"].parameters())
     assert any(each.grad.any() for each in net.students["wrist"].parameters())
+
+
+def test_the_baseline_of_one_student_has_the_batches_of_both(table):
+    """Also if only that student has a baseline: the same rows, steps and optimizer steps as with its peer."""
+    both = learning.stage("both", ("ankle", "wrist"), learning.Training(epochs=2))
+    alone = replace(both, learners=("wrist",), training={"wrist": both.training["wrist"]})
+    steps, batches = [], []
+    for stage in (both, alone):
+        net = build(table)
+        if stage is alone:
+            net.specs["wrist"] = {"labels": net.specs["wrist"]["labels"]}
+        runner, _ = learning.fit(net, table, [stage])
+        steps.append(runner.learners["wrist"].steps)
+        batches.append(table.training_rows(stage.split, stage.rows_of).tolist())
+    assert steps[0] == steps[1] == 2 * (11 // learning.SETTINGS.batch_size)
+    assert batches[0] == batches[1]
+    assert len(table.training_rows("train", ["wrist"])) == 10

@@ -17,15 +17,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 import kdcore
-from kdcore import RecipeError, find_student, load_predictor
+from kdcore import RecipeError, find_student, load_predictor, load_recipe, load_student
 from kdcore.cli.runs import _computed_gain
 from kdcore.contracts.training import MovingAverage
+from kdcore.recipe.plan import make_plan
 from kdcore.runs.evaluation import evaluate_run
 from kdcore.runs.records import read_run
 from kdcore.runs.run import dry_run
 from kdcore.training.origins import copy_origins
 from kdcore.training.participants import Average, TermSpec
 from kdcore.training.preflight import preflight
+from kdcore_datasets.synthetic.dataset import SyntheticMotion
 
 KILLED = -signal.SIGKILL
 TERMS = {"student": [TermSpec("imitate", 1.0, Imitate, teachers=("teacher",))], "other": [TermSpec("labels", 1.0, Labels)]}
@@ -127,6 +129,46 @@ def test_predictions_of_an_origin_that_learned_them_count(table):
 
 
 # Runs
+
+
+def copies_home(home: Home) -> Home:
+    """A home with copies of the student: one with the same input, one whose input has no x axis."""
+    recipe = tiny_recipe(home.database, "copies", seeds=[0], training={"epochs": 2, "ema": {"momentum": 0.5}})
+    del recipe["schedule"]
+    student = recipe["student"]
+    copy = {"like": "student", "starts_from": "student", "freeze": ["*"]}
+    recipe["teachers"] |= {
+        "same": copy,
+        "halved": copy | {"transforms": [*student["transforms"], {"name": "scale", "factor": 0.5}]},
+    }
+    home.folder.mkdir(exist_ok=True)
+    home.recipe.write_text(yaml.safe_dump(recipe))
+    return home
+
+
+def test_copies_of_a_trained_network_are_evaluated_with_their_own_transforms(tmp_path, database):
+    home = copies_home(Home(tmp_path / "home", database))
+    assert home.run() == 0, home.said()
+    (run,) = home.runs
+    outcome = read_run(run).outcomes["distilled"][0]
+    found = outcome.probabilities
+    np.testing.assert_array_equal(found["same"], found["student"])
+    student = load_student(run / "students/seed-0/student")
+    keys, expected = list(outcome.keys), {}
+    dataset = SyntheticMotion(subjects=3, trials=3, actions=["wave", "punch", "sit down"])
+    for sample in dataset.samples():
+        if str(sample.key) in keys:
+            x = student.preprocess({"accelerometer": dataset.read(sample, "accelerometer")})
+            with torch.no_grad():
+                expected[str(sample.key)] = student(x * 0.5).softmax(1)[0].numpy()
+    np.testing.assert_allclose(found["halved"], np.stack([expected[key] for key in keys]), rtol=1e-4, atol=1e-6)
+    assert np.abs(found["halved"] - found["same"]).max() > 1e-3
+    assert "teachers (mean)" not in outcome.evaluations()
+    assert outcome.evaluations().keys() >= {"same", "halved", "student", "skeleton"}
+    assert "no student learns from" not in said(home)
+    assert "halved: the trained network of student, evaluated with its own transforms" in said(home)
+    stages = make_plan(load_recipe(home.recipe)).stages["distilled"]
+    assert {source for stage in stages for source in stage.sources} == {"skeleton"}
 
 
 def sections(**tuned):
