@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdcore.cli.arguments import complete_model
+from kdcore.cli.imports import importing
 from kdcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def _predictor(student: str, seed: int | None, ensemble: str):
     exported = plugin_manager().hook.open_predictor(path=Path(student))
     if exported is not None:
         return exported
-    from kdcore.deploy.saved_student import load_predictor
-    from kdcore.runs.find_student import find_student
+    with importing():
+        from kdcore.deploy.saved_student import load_predictor
+        from kdcore.runs.find_student import find_student
 
     return load_predictor(find_student(student, seed), ensemble)  # type: ignore[arg-type]  # load_predictor checks the value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kdcore.cli import STARTED
 from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, RunArguments, complete_recipe, plugin_options
+from kdcore.cli.imports import importing
 from kdcore.errors import UsageError
 
 EXAMPLES = """\b
@@ -40,14 +41,13 @@ def run(
     profile: Profile = False,
 ) -> None:
     """Run a recipe: train, evaluate and write a report."""
-    from kdcore.cli import STARTED
-    from kdcore.cli.console import ConsoleListener, show_preflight, stderr
-    from kdcore.runs.run import dry_run as rehearse
-    from kdcore.runs.run import run as start
+    with importing():
+        from kdcore.cli.console import ConsoleListener, show_preflight, stderr
+        from kdcore.runs.run import dry_run as rehearse
+        from kdcore.runs.run import run as start
 
     if dry_run and profile:
         raise UsageError("--profile cannot be combined with --dry-run, which does not train")
-    gc.freeze()  # torch's modules are never garbage, and each full collection would search their objects for 0.1 s
     with ConsoleListener(stderr()) as listener:
         if dry_run:
             if preflight := rehearse(recipe, overrides or [], callbacks=[listener]):
@@ -63,11 +63,10 @@ def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = 
 
     To extend a finished run, override its number of epochs, e.g. schedule.student.epochs=60.
     """
-    from kdcore.cli import STARTED
-    from kdcore.cli.console import ConsoleListener, stderr
-    from kdcore.runs.run import resume as go_on
+    with importing():
+        from kdcore.cli.console import ConsoleListener, stderr
+        from kdcore.runs.run import resume as go_on
 
-    gc.freeze()  # as in `run`
     with ConsoleListener(stderr()) as listener:
         result = go_on(run_id, overrides or [], callbacks=[listener], profile=profile, began=STARTED)
     _show(result, profile)
@@ -112,8 +111,9 @@ def evaluate(
     They are evaluated on the run's test split. With overrides of the run's dataset, they are evaluated on all labelled
     recordings of the new dataset that the run did not train on.
     """
-    from kdcore.runs.evaluation import evaluate_run
-    from kdcore.runs.new_recordings import evaluate_recordings
+    with importing():
+        from kdcore.runs.evaluation import evaluate_run
+        from kdcore.runs.new_recordings import evaluate_recordings
 
     for line in evaluate_recordings(run_id, overrides) if overrides else evaluate_run(run_id):
         print(line)
@@ -130,7 +130,8 @@ def outputs(
     A recipe can use the file instead of a teacher network (`outputs:`). For several runs, such as the folds of a
     cross-validation, the file has each run's outputs for its test split, without features.
     """
-    from kdcore.runs.outputs import store_outputs
+    with importing():
+        from kdcore.runs.outputs import store_outputs
 
     counts = store_outputs(run_ids, of, output, seed)
     splits = ", ".join(f"{count} of {split}" for split, count in counts.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -108,19 +108,17 @@ def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float,
     points, widths, order = _strokes(joints, camera, big)
     frames = np.empty((len(joints), size, size, 3), np.uint8)
     grains = _grain(rng, len(joints), (size, size, 3), 4.0 * noise)
-    strokes = _painted(order, points, widths)
+    strokes = _painted(order, points[:, :, 0], points[:, :, 1], widths)
     picture, small, noisy = np.empty_like(ground), np.empty_like(frames[0]), np.empty(frames.shape[1:], np.float32)
     line, style, shift = cv2.line, cv2.LINE_8, _SHIFT
     for frame, grain in zip(frames, grains, strict=True):  # this takes most of the time, so no array is allocated again
         np.copyto(picture, ground)
-        for x0, y0, x1, y1, width, p in islice(strokes, len(PARTS)):
-            start, stop = (x0, y0), (x1, y1)
+        for start, stop, width, p in islice(strokes, len(PARTS)):
             line(picture, start, stop, edges[p], width + 2, style, shift)
             line(picture, start, stop, colours[p], width, style, shift)
         cv2.resize(picture, (size, size), small, interpolation=cv2.INTER_AREA)
         np.add(small, grain, noisy)
-        np.maximum(noisy, 0, out=noisy)
-        np.minimum(noisy, 255, out=noisy)
+        noisy.clip(0, 255, out=noisy)
         np.copyto(frame, noisy, casting="unsafe")
     return frames
 
@@ -143,11 +141,11 @@ def depth(joints: np.ndarray, camera: Camera, size: int, noise: float, rng: np.r
     near = joints[:, _ENDS, 2] - _RADII[:, None]
     frames = np.empty((len(joints), size, size), np.uint16)
     error = 1.425e-6 * noise
-    strokes = _painted(order, points, widths, near)
+    strokes = _painted(order, points[:, :, 0], points[:, :, 1], widths, near)
     for frame, grain in zip(frames, _grain(rng, len(joints), (size, size)), strict=True):
         picture = room.copy()
-        for x0, y0, x1, y1, width, near0, near1, _ in islice(strokes, len(PARTS)):
-            _slanted(picture, (x0, y0), (x1, y1), width, (near0, near1))
+        for start, stop, width, away, _ in islice(strokes, len(PARTS)):
+            _slanted(picture, start, stop, width, away)
         true = picture[::_OVERSAMPLING, ::_OVERSAMPLING].astype(np.float32)
         frame[:] = (true + error * true * true * grain).clip(0, 65535)
     if noise:
@@ -176,18 +174,19 @@ def _strokes(joints: np.ndarray, camera: Camera, size: int) -> tuple[np.ndarray,
 
 
 def _painted(order: np.ndarray, *values: np.ndarray) -> Iterator[tuple[Any, ...]]:
-    """Yield the values of all parts of all frames, from back to front, with the index of the part last.
+    """Yield the values of all parts of all frames, from back to front, with the index of the part last; pairs as tuples.
 
-    The result contains no nested lists, which Python's garbage collector would search for a long time.
+    No list of pairs is stored, which Python's garbage collector would search for a long time.
 
     Args:
         order: Parts from back to front, (T, P).
-        values: Values of the parts, (T, P, …).
+        values: Values of the parts, (T, P) or (T, P, 2).
     """
-    columns = []
+    columns: list[Iterable[Any]] = []
     for each in values:
         ordered = np.take_along_axis(each.reshape(*order.shape, -1), order[..., None], axis=1)
-        columns += ordered.reshape(order.size, -1).T.tolist()
+        numbers = ordered.reshape(order.size, -1).T.tolist()
+        columns.append(zip(*numbers, strict=True) if len(numbers) > 1 else numbers[0])
     return zip(*columns, order.ravel().tolist(), strict=True)
 
 
