@@ -25,12 +25,17 @@ class Transform(nn.Module):
         augmentation: True for random transforms: applied per batch, and only during training.
         per_batch: True to apply the transform per batch and never cache its result: to save memory (bytes to floats), or,
             together with `augmentation`, if evaluation needs a deterministic counterpart (see ``self.training``).
-        fitted: True if `fit` must be called with the training samples first.
+        fitted: True if `fit` must be called with the training samples first. Default: whether the class defines `fit`.
     """
 
     augmentation: ClassVar[bool] = False
     per_batch: ClassVar[bool] = False
     fitted: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "fit" in vars(cls) and "fitted" not in vars(cls):
+            cls.fitted = True
 
     def output_spec(self, spec: Modality) -> Modality:
         """The spec of the transformed batch, given that of ``x``; the same by default.

@@ -157,7 +157,7 @@ def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, storage:
             x, ready = _in_chunks(ready, x, storage), []
             transform.fit(storage.rows(x, train))  # type: ignore[operator]
         if runs_once:
-            first = _apply_all([*ready, transform], x[:1])
+            first = _once(transform, _apply_all(ready, x[:1]))
             if first.numel() * first.element_size() * len(x) <= storage.limit:
                 ready.append(transform)
                 continue
@@ -204,6 +204,27 @@ def _apply(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         return transform.eval()(x)
     finally:
         transform.train(was)
+
+
+def _once(transform: nn.Module, x: Tensor) -> Tensor:
+    """Apply a transform that runs once per sample.
+
+    Raises:
+        DataError: If it is random, or differs while training: it would have one result for all epochs.
+    """
+    result = _apply(transform, x)
+    was = transform.training
+    with torch.no_grad(), torch.random.fork_rng():
+        try:
+            other = transform.train()(x)
+        finally:
+            transform.train(was)
+    if other.shape != result.shape or not torch.allclose(other.double(), result.double(), rtol=1e-4, equal_nan=True):
+        raise DataError(
+            f"{type(transform).__name__} is random or differs in training, but is applied once per sample: set "
+            "`augmentation = True` to apply it during training only, and also `per_batch = True` to apply it during evaluation"
+        )
+    return result
 
 
 def _apply_all(transforms: Sequence[nn.Module], x: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ def read_recording(
         plain = _open_table(path, decimal, rate, own, error)
         with _located(path):
             return _plain_signal(plain, recording_form(student, name, rate, units))
+    warn_of_unit(np.asarray(signal.values), student.reads[name], f"convert them to {student.reads[name].units}")
     return _at_rate(signal, rate, units, decimal, path)
 
 
@@ -256,8 +257,14 @@ def _with_seconds(table: Any, modality: Modality) -> Any:
     return table
 
 
-def warn_of_unit(values: np.ndarray, modality: Modality) -> None:
-    """Warn about accelerations and angular velocities that seem to be in another unit than the one they are read in."""
+def warn_of_unit(values: np.ndarray, modality: Modality, remedy: str = "") -> None:
+    """Warn about accelerations and angular velocities that seem to be in another unit than the one they are read in.
+
+    Args:
+        values: (T, channels).
+        modality: The modality, with the unit in which they are read.
+        remedy: What to do. Default: name the unit, which a plain recording allows.
+    """
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values):
         return  # rejected with a reason when compared with the student's input
     size = float(np.median(np.linalg.norm(values.astype(np.float64), axis=1)))
@@ -267,7 +274,7 @@ def warn_of_unit(values: np.ndarray, modality: Modality) -> None:
         seen = f"values reach {peak:.3g}" if unit == "deg/s" else f"the vectors have a length of about {size:.3g}"
         warn(
             f"{modality.name}: {seen}, as if in {unit}, but are read as {modality.units}; "
-            f"if they are in {unit}, pass --units {unit} or name the columns {columns}",
+            f"if they are in {unit}, {remedy or f'pass --units {unit} or name the columns {columns}'}",
             kind=f"{modality.name} in {unit}",
         )
 

@@ -117,6 +117,13 @@ class ArmSetup:
             if member.varies and self.builder.recipe.engine.teacher_cache:
                 what = "its outputs for a sample change from pass to pass, or with the batch"
                 self.notes.append(f"{name}: {what}, so they are computed in every step instead of cached")
+        for name in self.counts:
+            member = self.distiller.participant(name)
+            if not member.varies and outputs_vary(member, batch.signals[name]):
+                self.notes.append(
+                    f"{name}: in evaluation mode, too, its outputs for a sample change from pass to pass, or with the batch, "
+                    "so results depend on the batches, and predictions of single recordings differ"
+                )
 
     def _class_counts(self) -> dict[str, Counts]:
         """Learner → class counts of its training samples, None if unknown or if labels are withheld from it; and their keys."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +167,30 @@ class Windows(Dataset):
                 key = SampleKey(subject, label, str(row), session=name)
                 found.append(Sample(key, number.get(label), where, weight=weight))
         self.unusable = unusable
+        self.notes = list(dict.fromkeys(note for sample in found[:1] for note in self._odd_channels(sample)))
         return in_order(found)
+
+    def _odd_channels(self, sample: Sample) -> Iterator[str]:
+        """Notes on modalities whose windows have other channels than expected.
+
+        Raises:
+            DataError: If the axes of an array are in the other order.
+        """
+        for kind, spec in self.modalities.items():
+            source = sample.sources[kind]
+            if not isinstance(source, _Row) or len(source.paths) != 1:
+                continue
+            path, window = source.paths[0], np.asarray(load_rows(source.paths[0], source.names[0])[source.row])
+            steps, channels = self._of_channels(window, sample.key.session, kind, path).shape
+            other = "windows-time-channels" if self.axes == "windows-channels-time" else "windows-channels-time"
+            expected = f"{len(spec.channels)} channels ({', '.join(spec.channels)}) are expected"
+            if spec.channels and channels != len(spec.channels) == steps:
+                found = f"a window of {kind} has {steps} time steps and {channels} channels"
+                raise DataError(f"{path}: {found}, but {expected}: set axes: {other}")
+            if spec.channels and channels != len(spec.channels):
+                yield f"{kind}: {expected}, but windows have {channels} in {steps} time steps"
+            elif window.ndim == 2 and steps < (width := window.size // steps):
+                yield f"{kind}: windows have {steps} time steps and {width} channels; if these are swapped, set axes: {other}"
 
     def read(self, sample: Sample, modality: str) -> Signal:
         """Read a window of a modality."""

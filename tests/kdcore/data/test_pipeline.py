@@ -7,7 +7,7 @@ import torch
 import toys
 from torch import nn
 
-from kdcore import Join
+from kdcore import Join, Transform
 from kdcore.data.mapped import Storage
 from kdcore.data.pipeline import CHUNK, Pipeline, _advance, _in_chunks
 from kdcore.errors import DataError
@@ -158,3 +158,44 @@ def test_chunks_pass_all_transforms_at_once_up_to_one_that_is_fitted(monkeypatch
     torch.testing.assert_close(done, x + 4 - (x[:7] + 2).mean(0))
     assert (rest, stored) == ([], [(CHUNK + 5, 3)] * 2)
     assert [rows for rows in seen if rows > 1] == [CHUNK, CHUNK, 5, 5] * 2
+
+
+class Shortened(Transform):
+    """Differs in training, but is no augmentation."""
+
+    def forward(self, x):
+        return x[..., :3] if self.training else x
+
+
+class Shaken(Transform):
+    """Random, but no augmentation."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+@pytest.mark.parametrize("transform", [Shortened, Shaken])
+def test_a_transform_without_augmentation_that_is_random_or_differs_in_training_is_refused(column, transform):
+    state = torch.get_rng_state()
+    with pytest.raises(DataError, match=f"{transform.__name__} is random or differs in training.*augmentation = True"):
+        Pipeline([toys.branch(on_batches=[transform()])]).prepare([column], TRAIN, 1 << 30)
+    if transform is Shortened:
+        assert torch.equal(state, torch.get_rng_state())
+    per_batch = type("PerBatch", (transform,), {"augmentation": True, "per_batch": True})
+    Pipeline([toys.branch(on_batches=[per_batch()])]).prepare([column], TRAIN, 1 << 30)
+
+
+def test_a_transform_that_defines_fit_is_fitted(column):
+    class Mean(Transform):
+        def fit(self, x):
+            self.register_buffer("mean", x.mean())
+
+        def forward(self, x):
+            return x - self.mean
+
+    class Fixed(Mean):
+        fitted = False
+
+    assert (Mean.fitted, Fixed.fitted, Transform.fitted) == (True, False, False)
+    (done,) = Pipeline([toys.branch(on_batches=[Mean()])]).prepare([column], TRAIN, 1 << 30)
+    torch.testing.assert_close(done, column - column[TRAIN].mean())

@@ -331,6 +331,21 @@ def test_time_stamps_of_a_short_recording_agree_with_the_given_rate(tmp_path):
         read_recording(student, tmp_path / "1_a_1.csv", rate=54.5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 9.81])
+def test_a_file_of_the_dataset_in_another_unit_is_pointed_out(tmp_path, recwarn, scale):
+    watch = {"pattern": "{subject}_{action}_{trial}.csv", "columns": {"accelerometer": ["x", "y", "z"]}, "rate": 50}
+    modality = ACCELEROMETER.renamed("accelerometer-watch")
+    student = load_student(saved_student(tmp_path / "student", modality, "sensor-csv", options={"devices": {"watch": watch}}))
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    values *= scale / np.linalg.norm(values, axis=1, keepdims=True)
+    np.savetxt(tmp_path / "1_a_1.csv", values, delimiter=",", header="x,y,z", comments="")
+    read_recording(student, tmp_path / "1_a_1.csv")
+    said = [str(each.message) for each in recwarn]
+    assert ["as if in g, but are read as m/s^2; if they are in g, convert them to m/s^2" in each for each in said] == [True] * (
+        scale == 1
+    )
+
+
 def test_a_dataset_that_is_named_reads_the_file_also_an_array(tmp_path):
     student = load_student(saved_student(tmp_path / "student"))
     np.save(tmp_path / "clip.npy", walk(70))

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from runs import Home, results_of, tiny_recipe
 from torch import nn
 
-from kdcore import Participant, RecipeError, UsageError, load_recipe
+from kdcore import Participant, RecipeError, RunListener, UsageError, load_recipe
 from kdcore.runs.outputs import store_outputs
 from kdcore.runs.run import dry_run, run
 from kdcore.training.sources import cached_sources
@@ -223,6 +223,18 @@ def test_a_killed_run_with_a_loss_that_draws_ends_the_same(tmp_path, database):
     assert killed.resume() == 0, killed.said()
     ours, theirs = results_of(killed.runs[0]), results_of(whole.runs[0])
     assert [name for name in theirs if ours[name] != theirs[name]] == []
+
+
+def test_a_student_that_varies_in_evaluation_is_noted(tmp_path, database):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    recipe = tiny_recipe(database, "noisy", plugins=[str(tmp_path / "noisy.py")], seeds=[0], baseline=False)
+    said = []
+    listener = type("Notes", (RunListener,), {"say": lambda self, message: said.append(message)})()
+    dry_run(recipe, callbacks=[listener])
+    assert not any("evaluation mode" in message for message in said)
+    recipe["student"] |= {"encoder": "noisy", "taps": {}}
+    dry_run(recipe, callbacks=[listener])
+    assert any(message.startswith("student: in evaluation mode, too, its outputs for a sample change") for message in said)
 
 
 @pytest.mark.parametrize(("plugin", "change"), [("shaken", "0.1 * torch.randn_like(x)"), ("centred", "x.mean(0)")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,41 @@ def test_uci_har_as_published(tmp_path):
     np.testing.assert_allclose(data.read(sample, "gyroscope").values, signals["body_gyro train"][2], rtol=1e-5)
     assert data.classes[found["test", "1"].label] == "laying"
     assert data.read(sample, "body-acceleration").rate == 50
+
+
+@pytest.mark.parametrize("axes", ["windows-time-channels", "windows-channels-time"])
+def test_swapped_axes_are_refused(tmp_path, axes):
+    """Five time steps of three channels, saved in the other order than the recipe says."""
+    np.savez(tmp_path / "all.npz", X=X if axes == "windows-channels-time" else X.transpose(0, 2, 1), y=Y, who=WHO)
+    described = {"signals": {"accelerometer": ("all.npz:X",)}, "labels": "all.npz:y", "subjects": "all.npz:who"}
+    other = ({"windows-time-channels", "windows-channels-time"} - {axes}).pop()
+    with pytest.raises(DataError, match=f"3 time steps and 5 channels, but 3 channels .* are expected: set axes: {other}"):
+        dataset(tmp_path, described, axes=axes).samples()
+    assert not dataset(tmp_path, described, axes=other).notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "channels", "note"),
+    [
+        (
+            "accelerometer",
+            X[:, :, 0],
+            {},
+            r"accelerometer: 3 channels .* are expected, but windows have 1 in 5 time",
+        ),
+        ("eeg", X.transpose(0, 2, 1), {}, r"eeg: windows have 3 time steps and 5 channels; if these are swapped"),
+        (
+            "accelerometer",
+            np.repeat(X.transpose(0, 2, 1), 2, axis=1)[:, :4],
+            {"accelerometer": (0, 1, 2)},
+            r"accelerometer: windows have 4 time steps and 5 channels; if these are swapped, set axes: windows-channels-time",
+        ),
+    ],
+)
+def test_unexpected_numbers_of_channels_are_noted(tmp_path, kind, array, channels, note):
+    np.savez(tmp_path / "all.npz", X=array, y=Y, who=WHO)
+    described = {"signals": {kind: ("all.npz:X",)}, "labels": "all.npz:y", "subjects": "all.npz:who", "channels": channels}
+    data = dataset(tmp_path, described)
+    data.samples()
+    [found] = data.notes
+    assert re.match(note, found)
