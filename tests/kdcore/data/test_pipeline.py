@@ -197,5 +197,5 @@ def test_a_transform_that_defines_fit_is_fitted(column):
         fitted = False
 
     assert (Mean.fitted, Fixed.fitted, Transform.fitted) == (True, False, False)
-    (done,) = Pipeline([toys.branch(on_batches=[Mean()])]).prepare([column], TRAIN, 1 << 30)
+    (done,) = Pipeline([toys.branch(on_batches=[Mean()])]).prepare([column], TRAIN, Storage(1 << 30))
     torch.testing.assert_close(done, column - column[TRAIN].mean())
