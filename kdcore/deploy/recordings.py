@@ -20,6 +20,7 @@ from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
 from kdcore.plugin.registry import FROM_PYTHON
+from kdcore.recipe.yaml import leaves
 from kdcore.user_warnings import warn
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def _open_table(path: Path, decimal: str, rate: float | None, own: Mapping[str, 
     """
     reason = _without(path, error)
     plain = _open_if_plain(path, decimal, reason)
-    if plain is None or set(plain.names) & set(_texts(own.get("options", {}))):  # a file of that dataset: its error matters
+    options = {each for _, each in leaves(own.get("options", {}))}
+    if plain is None or options & set(plain.names):  # it is a file of that dataset, so its error matters
         raise error
     if rate is None:
         tried = f" (read as a file of dataset {own['name']!r}: {reason})" if own["name"] else ""
@@ -141,18 +143,6 @@ def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
         missing = [key for key, field in fields.items() if field.is_required() and key not in {**options, **locations}]
         reason = f"its options {', '.join(missing)} are not known" if missing else str(error)
         raise DataError(f"cannot be read as a file of dataset {name!r}: {reason}") from error
-
-
-def _texts(options: Any) -> Iterator[str]:
-    """Yield all strings in a dataset's options, which include column names."""
-    if isinstance(options, str):
-        yield options
-    elif isinstance(options, Mapping):
-        for each in options.values():
-            yield from _texts(each)
-    elif isinstance(options, list | tuple):
-        for each in options:
-            yield from _texts(each)
 
 
 def _open_if_plain(source: Any, decimal: str, reason: str = "") -> PlainRecording | None:
