@@ -119,7 +119,7 @@ def test_all_recordings_that_break_while_they_are_listed_are_named(trained, tmp_
     monkeypatch.setattr(Builder, "dataset", dataset)
     with pytest.raises(KdcoreError, match=r"cannot be used: 2 .*\n  1\.csv: has no rows\n  2\.csv: has no rows"):
         evaluated(run, new)
-    said, line = evaluated(run, new, "data.on_bad_sample=skip")
+    said, *_, line = evaluated(run, new, "data.on_bad_sample=skip")
     assert (said, shown(line)[1]) == ("2 left out: empty", 4)
 
 
