@@ -46,7 +46,7 @@ def page(kind: str) -> str:
 def section(entry: Entry) -> str:
     """One component."""
     found = describe(entry)
-    _refuse_undocumented(found)
+    _refuse_undocumented(entry, found)
     text = re.sub(r"^(\w+: )", r"- \1", found.doc, flags=re.MULTILINE) if entry.kind == "modality" else _text(found.doc)
     parts = [f"## {entry.name}", f"From the plugin `{entry.plugin}`.", text]
     if found.options:
@@ -150,11 +150,11 @@ def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, s
     return "\n".join([*lines, f"loss({', '.join(arguments)})"])
 
 
-def _refuse_undocumented(found: Description) -> None:
+def _refuse_undocumented(entry: Entry, found: Description) -> None:
     missing = [] if found.doc else ["docstring"]
     missing += [f"meaning of {option.name}" for option in found.options if not option.description]
     if missing:
-        raise PluginError(f"the {found.kind} {found.name!r} has no {', no '.join(missing)}")
+        raise PluginError(f"the {entry.kind} {entry.name!r} has no {', no '.join(missing)}")
 
 
 def _default(option: Option) -> str:

@@ -57,51 +57,54 @@ def main() -> None:
 
 
 def _command() -> None:
+    """Run the command, and report errors without a traceback."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's C++ code would print its warnings once per process
     warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
     for category in (DeprecationWarning, FutureWarning):  # aimed at developers who call these libraries, not at users
         warnings.simplefilter("ignore", category)
+    warnings.simplefilter("default", KdcoreDeprecationWarning)
     if sys.argv[1:] == ["--version"]:  # as an option of the app, it would make typer load pydantic before every command
         print(f"kdcore {__version__}")
         return
-    warnings.simplefilter("default", KdcoreDeprecationWarning)
-    from kdcore.plugin.manager import found_plugins, plugin_manager
-
     try:
-        arguments = _without_plugin_files(sys.argv[1:])
-        if arguments[:1] == ["list"] and len(arguments) <= 2 and not arguments[-1].startswith("-"):
-            plugins.list_components(*arguments[1:])  # without typer, which loads pydantic before it calls a command
-            return
-        manager = found_plugins() if arguments[:1] == ["plugins"] else plugin_manager()
-        manager.add_commands(app)
-        plugins.refuse_missing(arguments, app, manager)
-        arguments = _with_default_command(arguments)
-        try:
-            app(arguments)
-        except SystemExit as end:
-            if not end.code and {"-h", "--help"}.isdisjoint(arguments) and os.environ.get("RANK", "0") == "0":
-                manager.hook.command_finished()
-            raise
+        _dispatch(_without_plugin_files(sys.argv[1:]))
     except RecipeError as error:
         count = len(error.problems)
-        print(f"{printable(str(error))}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
-        _leave(error.exit_code)
+        _leave(error.exit_code, f"{error}\n{count} problem{'s' if count > 1 else ''}; nothing was run.")
     except KdcoreError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        _leave(error.exit_code)
+        _leave(error.exit_code, f"error: {error}")
     except BrokenPipeError:  # the reader closed the pipe, as in: kdcore list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(1)
     except (Exception, SystemExit) as error:  # a plugin may call sys.exit(), even with status 0
         from kdcore.plugin.error_attribution import blamed
+        from kdcore.plugin.manager import found_plugins
 
         culprit: object = blamed(error, found_plugins())
         if culprit is None and isinstance(error, OSError) and error.filename:
             culprit = f"{error.filename}: {error.strerror}"
         if culprit is None or os.environ.get("KDCORE_TRACEBACK") == "1":
             raise
-        print(f"error: {printable(str(culprit))}", file=sys.stderr)
-        _leave(1)
+        _leave(1, f"error: {culprit}")
+
+
+def _dispatch(arguments: list[str]) -> None:
+    """Load the plugins, and call the command with its arguments."""
+    from kdcore.plugin.manager import found_plugins, plugin_manager
+
+    if arguments[:1] == ["list"] and len(arguments) <= 2 and not arguments[-1].startswith("-"):
+        plugins.list_components(*arguments[1:])  # without typer, which loads pydantic before it calls a command
+        return
+    manager = found_plugins() if arguments[:1] == ["plugins"] else plugin_manager()
+    manager.add_commands(app)
+    plugins.refuse_missing(arguments, app, manager)
+    arguments = _with_default_command(arguments)
+    try:
+        app(arguments)
+    except SystemExit as end:
+        if not end.code and {"-h", "--help"}.isdisjoint(arguments) and os.environ.get("RANK", "0") == "0":
+            manager.hook.command_finished()
+        raise
 
 
 def _with_default_command(arguments: list[str]) -> list[str]:
@@ -158,8 +161,10 @@ def _end_threads(error: BaseException | None, seconds: float = 5.0) -> None:
         os._exit(status if isinstance(status, int) else 1)
 
 
-def _leave(code: int) -> None:
-    """Exit with status `code`, immediately under torchrun: other processes may be waiting for this one."""
+def _leave(code: int, message: str = "") -> None:
+    """Print a message and exit with status `code`, immediately under torchrun: other processes may wait for this one."""
+    if message:
+        print(printable(message), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code) if "TORCHELASTIC_RUN_ID" in os.environ else sys.exit(code)

@@ -95,8 +95,8 @@ def describe(
     console = output_console()
     for entry in entries:
         description = described(entry)
-        console.print(f"{description.kind.replace('_', ' ')} {description.name}", style="bold", highlight=False)
-        console.print(f"from plugin {description.plugin} ({description.target})\n", style="dim", highlight=False)
+        console.print(f"{entry.kind.replace('_', ' ')} {entry.name}", style="bold", highlight=False)
+        console.print(f"from plugin {entry.plugin} ({entry.target})\n", style="dim", highlight=False)
         text = plain(joined_lines(without_sections(description.doc, "Args", "Raises", "Returns", "Attributes")))
         console.print(text, markup=False, highlight=False)
         if description.options:

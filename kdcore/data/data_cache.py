@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -129,7 +130,7 @@ class ColumnCache:
             for entry in missing:
                 if entry.exists():
                     warn(f"prepared data in {entry} are damaged; rebuilding them")
-                _remove(entry)
+                    shutil.rmtree(entry)
             if missing:
                 self._make(missing, dataset, samples, cutting, progress)
                 self._make_room([*entries.values()])
@@ -138,8 +139,8 @@ class ColumnCache:
                 os.utime(entry)  # when it was last used
             return columns
         finally:
-            for entry in (each for each in entries.values() if each.suffix == UNFINISHED):
-                _remove(entry)  # a mapped file exists until its tensor is deleted
+            for entry in (each for each in entries.values() if each.suffix == UNFINISHED and each.exists()):
+                shutil.rmtree(entry)  # a mapped file exists until its tensor is deleted
 
     def _entry(
         self,
@@ -171,7 +172,7 @@ class ColumnCache:
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in columns}
         for path in columns:
             if sum(sizes.values()) > limit and path not in used:
-                _remove(path)
+                shutil.rmtree(path)
                 del sizes[path]
 
     def _make(
@@ -279,7 +280,8 @@ class _Building:
     def close(self) -> None:
         """Remove the temporary folder, if the column is unfinished."""
         self.file.close()
-        _remove(self.folder)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
 
 def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key: SampleKey) -> str:
@@ -303,7 +305,7 @@ def _head(entry: Path) -> dict[str, Any] | None:
 
 def columns_in(folder: Path) -> list[Path]:
     """Return the folders of finished columns in a cache folder, intact or damaged."""
-    return sorted(path.parent for path in folder.glob("*/column.json") if path.parent.suffix != ".part")
+    return sorted(path.parent for path in folder.glob("*/column.json") if path.parent.suffix != UNFINISHED)
 
 
 def damaged_columns(folder: Path) -> list[Path]:
@@ -330,15 +332,15 @@ def unfinished(path: Path) -> Path:
 
 def remove_abandoned(folder: Path) -> list[Path]:
     """Remove temporary files and folders of killed processes from a cache folder, and return them."""
-    abandoned = [path for path in folder.glob("*.part") if _is_abandoned(path)]
+    abandoned = [path for path in folder.glob(f"*{UNFINISHED}") if _is_abandoned(path)]
     for path in abandoned:
         with suppress(OSError):  # another process may remove it, too
-            _remove(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return abandoned
 
 
 def _is_abandoned(path: Path) -> bool:
-    host, _, pid = path.name.removesuffix(".part").rpartition("~")
+    host, _, pid = path.name.removesuffix(UNFINISHED).rpartition("~")
     with suppress(OSError):
         if pid.isdecimal() and host.endswith(f".{socket.gethostname()}"):
             try:
@@ -350,13 +352,6 @@ def _is_abandoned(path: Path) -> bool:
             return False
         return time.time() - path.stat().st_mtime > FORGOTTEN
     return False
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
 
 
 def identity(fingerprint: str, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample], code: Sequence[str]) -> str:

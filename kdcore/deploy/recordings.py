@@ -20,6 +20,7 @@ from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
 from kdcore.plugin.registry import FROM_PYTHON
+from kdcore.recipe.yaml import leaves
 from kdcore.user_warnings import warn
 
 if TYPE_CHECKING:
@@ -56,33 +57,30 @@ def read_recording(
     Raises:
         DataError: If the file cannot be read, or does not match the student's input.
     """
-    path = Path(path)
-    name = modality or student.modalities[0]
-    if not path.is_file() and not path.is_dir():
-        raise DataError(f"{path}: no such file")
-    if rate is not None:
-        with _located(path):
+    path, name = Path(path), modality or student.modalities[0]
+    with _located(path):
+        if not path.is_file() and not path.is_dir():
+            raise DataError("no such file")
+        if rate is not None:
             known_rate(rate, student.reads[name])
-    if path.suffix == ".npy" and not dataset:
-        with _located(path):
+        if path.suffix == ".npy" and not dataset:
             form = recording_form(student, name, rate, units, "--rate")
             return _plain_signal(_open(path, decimal), form)
-    own: Mapping[str, Any] = student.description.get("dataset") or {"name": ""}
-    used, options = (dataset, {}) if dataset else (own["name"], own.get("options", {}))
-    try:
-        signal = _read_as(used, options, path, name)
-    except KdcoreError as error:
-        if path.is_dir():
-            reason = _without(path, error).removeprefix("is a folder")
-            of = f" of dataset {used!r}{f' ({reason})' if reason else ''}" if used else ""
-            raise DataError(f"{path}: a folder, not a recording{of}; give the files in it") from error
-        if dataset:
-            raise
-        plain = _open_table(path, decimal, rate, own, error)
-        with _located(path):
+        own: Mapping[str, Any] = student.description.get("dataset") or {"name": ""}
+        used, options = (dataset, {}) if dataset else (own["name"], own.get("options", {}))
+        try:
+            signal = _read_as(used, options, path, name)
+        except KdcoreError as error:
+            if path.is_dir():
+                reason = _without(path, error).removeprefix("is a folder")
+                of = f" of dataset {used!r}{f' ({reason})' if reason else ''}" if used else ""
+                raise DataError(f"a folder, not a recording{of}; give the files in it") from error
+            if dataset:
+                raise
+            plain = _open_table(path, decimal, rate, own, error)
             return _plain_signal(plain, recording_form(student, name, rate, units))
-    warn_of_unit(np.asarray(signal.values), student.reads[name], f"convert them to {student.reads[name].units}")
-    return _at_rate(signal, rate, units, decimal, path)
+        warn_of_unit(np.asarray(signal.values), student.reads[name], f"convert them to {student.reads[name].units}")
+        return _at_rate(signal, rate, units, decimal)
 
 
 def _open_table(path: Path, decimal: str, rate: float | None, own: Mapping[str, Any], error: KdcoreError) -> PlainRecording:
@@ -93,15 +91,13 @@ def _open_table(path: Path, decimal: str, rate: float | None, own: Mapping[str, 
         DataError: If the file cannot be read, or the rate is missing.
     """
     reason = _without(path, error)
-    with _located(path):
-        plain = _open_if_plain(path, decimal, reason)
-    if plain is None:
-        raise error
-    if set(plain.names) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, so its error matters
+    plain = _open_if_plain(path, decimal, reason)
+    options = {each for _, each in leaves(own.get("options", {}))}
+    if plain is None or options & set(plain.names):  # it is a file of that dataset, so its error matters
         raise error
     if rate is None:
         tried = f" (read as a file of dataset {own['name']!r}: {reason})" if own["name"] else ""
-        raise DataError(f"{path}: a plain table requires --rate, its samples per second{tried}") from error
+        raise DataError(f"a plain table requires --rate, its samples per second{tried}") from error
     return plain
 
 
@@ -110,12 +106,12 @@ def _without(path: Path, error: Exception) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str, path: Path) -> Signal:
+def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str) -> Signal:
     """Return the signal, after checking that it is consistent with the given rate, units and decimal mark."""
     if units:
-        raise DataError(f"{path}: --units requires a plain array or table; the dataset defines the units of this file")
+        raise DataError("--units requires a plain array or table; the dataset defines the units of this file")
     if decimal != ".":
-        raise DataError(f"{path}: --decimal requires a plain table; the dataset's options define the decimal mark of this file")
+        raise DataError("--decimal requires a plain table; the dataset's options define the decimal mark of this file")
     if rate is None:
         return signal
     if signal.times is None and len(signal):
@@ -123,19 +119,19 @@ def _at_rate(signal: Signal, rate: float | None, units: str, decimal: str, path:
     span = float(signal.clock[-1] - signal.clock[0]) if len(signal) > 1 else 0.0
     mean = (len(signal) - 1) / span if span > 0 else signal.rate
     if not same_rate(mean, rate):
-        raise DataError(f"{path}: its time stamps give {mean:.4g} samples per second, but --rate is {rate:g}")
+        raise DataError(f"its time stamps give {mean:.4g} samples per second, but --rate is {rate:g}")
     return signal
 
 
 def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str) -> Signal:
     if not name:
-        raise DataError(f"{path}: the dataset of the student is unknown; give the dataset of this file with --dataset")
+        raise DataError("the dataset of the student is unknown; give the dataset of this file with --dataset")
     if name == FROM_PYTHON:
-        raise DataError(f"{path}: the student was trained on arrays, so no dataset that can read files is known")
+        raise DataError("the student was trained on arrays, so no dataset that can read files is known")
     try:
         return _dataset(name, options, path).read_file(path, modality)
     except KeyError as error:
-        raise DataError(f"{path}: dataset {name!r} has no {modality}") from error
+        raise DataError(f"dataset {name!r} has no {modality}") from error
 
 
 def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
@@ -147,19 +143,7 @@ def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
     except ValueError as error:
         missing = [key for key, field in fields.items() if field.is_required() and key not in {**options, **locations}]
         reason = f"its options {', '.join(missing)} are not known" if missing else str(error)
-        raise DataError(f"{path}: cannot be read as a file of dataset {name!r}: {reason}") from error
-
-
-def _texts(options: Any) -> Iterator[str]:
-    """Yield all strings in a dataset's options, which include column names."""
-    if isinstance(options, str):
-        yield options
-    elif isinstance(options, Mapping):
-        for each in options.values():
-            yield from _texts(each)
-    elif isinstance(options, list | tuple):
-        for each in options:
-            yield from _texts(each)
+        raise DataError(f"cannot be read as a file of dataset {name!r}: {reason}") from error
 
 
 def _open_if_plain(source: Any, decimal: str, reason: str = "") -> PlainRecording | None:
@@ -185,11 +169,13 @@ def _plain_signal(plain: PlainRecording, form: RecordingForm) -> Signal:
 
 @contextmanager
 def _located(source: object) -> Iterator[None]:
-    """Context that adds the name of a file or stream to errors."""
+    """Context that adds the name of a file or stream to errors that do not begin with it."""
     try:
         yield
     except DataError as error:
-        raise DataError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error
+        if str(error).startswith((f"{source}:", f"{source},")):
+            raise
+        raise DataError(f"{source}: {error}") from error
 
 
 def read_stream(lines: Iterable[str], form: RecordingForm, decimal: str = ".") -> Iterator[np.ndarray]:

@@ -42,13 +42,13 @@ class Option(NamedTuple):
 class Description:
     """Documentation of a component."""
 
-    name: str
-    kind: str
-    plugin: str
-    target: str
-    summary: str
     doc: str
     options: tuple[Option, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of `doc`, in one line."""
+        return self.doc.partition("\n\n")[0].replace("\n", " ")
 
 
 @cache
@@ -147,9 +147,7 @@ def describe(entry: Entry) -> Description:
         doc = docstring(component) if callable(component) else _doc_of_object(component)
         cached = {"doc": doc, "options": [tuple(each) for each in _options(read_parameters(entry))]}
         remember(entry, question, cached)
-    doc, options = cached["doc"], tuple(Option(*each) for each in cached["options"])
-    summary = doc.partition("\n\n")[0].replace("\n", " ")
-    return Description(entry.name, entry.kind, entry.plugin, entry.target, summary, doc, options)
+    return Description(cached["doc"], tuple(Option(*each) for each in cached["options"]))
 
 
 @cache

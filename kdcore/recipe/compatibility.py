@@ -13,11 +13,10 @@ from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import ComponentFacts, ask, component_facts, facts_of
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.components import as_mapping
-from kdcore.recipe.default_schedule import default_stages
 from kdcore.recipe.graph import LearnerTerm, peers_of, recipe_graph, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
-from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of, unread_training
+from kdcore.recipe.schedule_checks import default_stages, place_in_schedule, schedule_problems, stages_of, unread_training
 from kdcore.recipe.target_checks import loss_problems, metric_problems, target_problems
 from kdcore.recipe.validate import Checked
 from kdcore.recipe.yaml import steps

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
+
+from kdcore.recipe.yaml import leaves
 
 DIGITS = 12
 
@@ -18,9 +19,12 @@ def file_hashes(tree: Any) -> dict[str, str]:
         tree: Plain values.
     """
     hashes = {}
-    for place, value in _texts(tree):
-        path = Path(value).expanduser()
-        if len(value) < 4096 and "\0" not in value and path.is_file():
+    for steps, value in leaves(tree):
+        if not isinstance(value, str | PathLike):
+            continue
+        place, text = ".".join(map(str, steps)), str(fspath(value))
+        path = Path(text).expanduser()
+        if len(text) < 4096 and "\0" not in text and path.is_file():
             with open(path, "rb") as file:
                 hashes[place] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
         elif place.endswith(".weights.file") and path.is_dir():
@@ -35,11 +39,3 @@ def _hash_of_folder(folder: Path) -> str:
         with open(file, "rb") as stream:
             digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:DIGITS]
-
-
-def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(values, str | PathLike):
-        yield place, str(fspath(values))
-    elif isinstance(values, Mapping | list | tuple):
-        for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
-            yield from _texts(value, f"{place}.{key}" if place else str(key))

@@ -9,10 +9,9 @@ from typing import Any, Literal
 from kdcore.contracts.schedule import Graph, Stage
 from kdcore.plugin.facts import ask, component_facts
 from kdcore.recipe.config_models import ParticipantSpec
-from kdcore.recipe.default_schedule import default_stages
 from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
 from kdcore.recipe.models import Recipe
-from kdcore.recipe.schedule_checks import stages_of
+from kdcore.recipe.schedule_checks import default_stages, stages_of
 
 DISTILLED, BASELINE = "distilled", "baseline"
 

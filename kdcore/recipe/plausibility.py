@@ -12,7 +12,7 @@ from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.components import known_components
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
-from kdcore.recipe.yaml import Node, Steps, steps
+from kdcore.recipe.yaml import Node, Steps, leaves, steps
 
 LARGEST_INTEGER = 2**63 - 1
 """Largest 64-bit integer: tensors cannot contain larger ones."""
@@ -25,7 +25,7 @@ def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> 
     """
     tree = recipe.plain()
     problems = []
-    for path, value in _numbers(tree):
+    for path, value in leaves(tree):
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             problems.append(places.problem(path, f"the number {value} does not fit into 64 bits"))
         elif isinstance(value, float) and not math.isfinite(value) and not _infinite_by_default(tree, path, plugins):
@@ -50,14 +50,6 @@ def _files(recipe: Recipe, tree: Mapping[str, Any], plugins: PluginManager) -> I
             yield (*path, "weights"), spec.weights.file
         if spec.outputs:
             yield (*path, "outputs"), spec.outputs
-
-
-def _numbers(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, int | float]]:
-    if isinstance(tree, Mapping | list):
-        for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
-            yield from _numbers(value, (*path, key))
-    elif isinstance(tree, int | float) and not isinstance(tree, bool):
-        yield path, tree
 
 
 def _infinite_by_default(tree: Mapping[str, Any], path: Steps, plugins: PluginManager) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of the stages of a schedule against the graph of participants."""
+"""The stages of a schedule, and their checks against the graph of participants."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ from kdcore.recipe.models import Recipe
 def stages_of(schedule: Schedule, graph: Graph) -> tuple[Stage, ...]:
     """Return the stages of a schedule for a graph of participants."""
     return tuple(schedule.stages(graph))
+
+
+def default_stages(graph: Graph) -> Iterator[Stage]:
+    """Yield the stages of a recipe without schedule: one for each of `Graph.groups`, sources first, named after its members."""
+    for group in graph.groups():
+        first = graph.nodes[group[0]]
+        training = first.training or graph.training
+        yield Stage("+".join(group), group, training, training.epochs, first.split or "train")
 
 
 def place_in_schedule(recipe: Recipe, stage: str) -> str:

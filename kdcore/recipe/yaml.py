@@ -101,6 +101,15 @@ class Node:
             yield from each.places((*path, key))
 
 
+def leaves(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, Any]]:
+    """Yield the path and value of each entry of nested mappings and lists that is neither."""
+    if isinstance(tree, Mapping | list | tuple):
+        for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, tree
+
+
 def dotted(path: Steps) -> str:
     """Format a path, e.g. ``("losses", 2, "weight")`` as ``losses[2].weight``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")

@@ -11,6 +11,7 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
+from kdcore.data.splits import listed_samples
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import fitting
 from kdcore.deploy.saved_student import DESCRIPTION, load_student
@@ -56,11 +57,9 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
     builder = Builder(recipe, plugins)
     with builder.locating_data_errors():
         dataset = builder.dataset()
-        samples = dataset.samples()
+        samples, unusable = listed_samples(dataset, recipe.data.model_copy(update={"subjects": None}))
+    yield from _lines(Counter(each.reason for each in unusable))
     skip, counts_reported = recipe.data.on_bad_sample == "skip", False
-    if not skip and (broken := next((each for each in dataset.unusable if each.fault), None)):
-        raise DataError(f"{broken.what}: {broken.detail or broken.reason} (data.on_bad_sample=skip leaves it out)")
-    yield from _lines(Counter(each.reason for each in dataset.unusable))
     trained, note = _trained_on(run_id, recipe.student_modalities)
     if note:
         yield note

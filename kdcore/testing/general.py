@@ -16,13 +16,13 @@ from kdcore.testing.checks import Subject, check
 @check()
 def documented(subject: Subject) -> None:
     """Its docstring has a summary, and describes every option under ``Args:``."""
-    description = describe(subject.entry)
+    description, target = describe(subject.entry), subject.entry.target
     require(
         len(description.summary.split()) > 1,
-        f"{description.target} needs a docstring whose first line describes it in a sentence",
+        f"{target} needs a docstring whose first line describes it in a sentence",
     )
     undocumented = [option.name for option in description.options if not option.description]
-    require(not undocumented, f"the docstring of {description.target} has no line under `Args:` for {', '.join(undocumented)}")
+    require(not undocumented, f"the docstring of {target} has no line under `Args:` for {', '.join(undocumented)}")
 
 
 @check()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcore import Graph, Node, Stage, Training
-from kdcore.recipe.default_schedule import default_stages
+from kdcore.recipe.schedule_checks import default_stages
 
 NAMES = "abcdefg"
 

@@ -13,7 +13,7 @@ import pytest
 from runs import Home
 from sensor_recordings import sensor_sections, write_recordings
 
-from kdcore import DataError, Sample, SampleKey, Signal, UsageError, load_student
+from kdcore import Builder, DataError, KdcoreError, Sample, SampleKey, Signal, Unusable, UsageError, load_student
 from kdcore.runs.new_recordings import _target, evaluate_recordings
 
 
@@ -104,6 +104,23 @@ def test_damaged_recordings_are_an_error_or_counted(trained, tmp_path):
         evaluated(run, new)
     said, line = evaluated(run, new, "data.on_bad_sample=skip")
     assert (said, shown(line)[1]) == ("1 left out: damaged", 3)
+
+
+def test_all_recordings_that_break_while_they_are_listed_are_named(trained, tmp_path, monkeypatch):
+    run, _ = trained
+    new, dataset_of = write_recordings(tmp_path / "new", seed=7, subjects=1), Builder.dataset
+
+    def dataset(builder):
+        made = dataset_of(builder)
+        samples = made.samples()
+        made.samples, made.unusable = lambda: samples, [Unusable(f"{n}.csv", "empty", "has no rows") for n in (1, 2)]
+        return made
+
+    monkeypatch.setattr(Builder, "dataset", dataset)
+    with pytest.raises(KdcoreError, match=r"cannot be used: 2 .*\n  1\.csv: has no rows\n  2\.csv: has no rows"):
+        evaluated(run, new)
+    said, *_, line = evaluated(run, new, "data.on_bad_sample=skip")
+    assert (said, shown(line)[1]) == ("2 left out: empty", 4)
 
 
 def test_only_the_dataset_can_be_overridden(trained, tmp_path):
