@@ -161,8 +161,9 @@ def _odd_clocks(columns: Columns, dataset: Dataset) -> list[str]:
     """Return lines on recordings with gaps, and on those with implausible rates or rates that the dataset does not declare."""
     lines: dict[str, None] = {}  # several branches may read one modality
     for (modality, _), column in columns.items():
-        gaps = {sample.key: gap for sample, gap in zip(column.samples, column.gaps, strict=True)}
-        rates = {sample.key: rate for sample, rate in zip(column.samples, column.rates, strict=True) if rate}
+        keys = [sample.key for sample in column.samples]
+        gaps = dict(zip(keys, column.gaps, strict=True))
+        rates = {key: rate for key, rate in zip(keys, column.rates, strict=True) if rate}
         lines |= dict.fromkeys(interrupted(dataset.modalities[modality], gaps))
         lines |= dict.fromkeys(odd_rates(dataset.modalities[modality], rates))
     return list(lines)

@@ -6,6 +6,7 @@ OMP_NUM_THREADS=1 python tests/benchmarks/joining.py --samples 100000
 from __future__ import annotations
 
 import argparse
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class Numbers(Dataset):
 
 def starts(count: int, runs: int) -> Iterator[float]:
     """CPU seconds of every start but the first, which prepares the data."""
+    gc.freeze()  # as kdcore run does
     with TemporaryDirectory() as folder:
         for run in range(runs + 1):
             dataset = Numbers(count)

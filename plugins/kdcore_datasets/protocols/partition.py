@@ -96,24 +96,26 @@ def gather(
 
 def in_order(samples: Iterable[Sample]) -> list[Sample]:
     """Sort samples by key, with numbers in names compared as numbers."""
-
     samples = list(samples)
+    keys = [sample.key for sample in samples]
     by_number, by_text = [], []
     for name in ("subject", "action", "trial", "view", "scene", "session"):
-        values = [getattr(sample.key, name) for sample in samples]
-        numbers = {value: natural(value) for value in set(values)}
-        if len(numbers) < 2:
+        values = [getattr(key, name) for key in keys]
+        rank_of_text = _ranks(values)
+        if len(rank_of_text) < 2:
             continue
-        by_number.append(_ranks([numbers[value] for value in values]))
-        by_text.append(_ranks(values))
-    order = np.lexsort([[sample.key.window for sample in samples], *reversed(by_text), *reversed(by_number)])
+        rank_of_number = _ranks(map(natural, rank_of_text))
+        by_rank = np.array([rank_of_number[natural(text)] for text in rank_of_text])
+        ranks = np.fromiter(map(rank_of_text.__getitem__, values), np.int64, len(values))
+        by_number.append(by_rank[ranks])
+        by_text.append(ranks)
+    order = np.lexsort([[key.window for key in keys], *reversed(by_text), *reversed(by_number)])
     return [samples[number] for number in order.tolist()]
 
 
-def _ranks(values: Sequence[Any]) -> np.ndarray:
-    """Return the rank of each value, in natural order."""
-    place = {value: number for number, value in enumerate(sorted(set(values)))}
-    return np.fromiter((place[value] for value in values), np.int64, len(values))
+def _ranks(values: Iterable[Any]) -> dict[Any, int]:
+    """Return the rank of each distinct value, in ascending order."""
+    return {value: rank for rank, value in enumerate(sorted(set(values)))}
 
 
 def refuse_empty(splits: Mapping[str, Sequence[Sample]], rule: str, may_be_empty: Sequence[str] = ("validation",)) -> None:
