@@ -17,6 +17,7 @@ from kdcore.contracts.transform import Join
 from kdcore.data.branch import Branch
 from kdcore.data.mapped import empty, rows_of
 from kdcore.errors import DataError
+from kdcore.recipe.config_models import accepted_modalities
 
 CHUNK = 256
 """Number of samples that are transformed at a time."""
@@ -60,15 +61,25 @@ class BatchTransforms(nn.Module):
         return self._run(self.trunk, signal)  # type: ignore[arg-type]  # a join takes the tuple
 
 
+class FillMissing(nn.Module):
+    """Replaces NaN, which stands for the signals of a modality that a sample lacks, by zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fill ``x`` of shape (B, …)."""
+        return x.nan_to_num(nan=0.0)
+
+
 class Pipeline:
     """All transforms of one participant.
 
     Args:
         branches: Transforms of each modality, in the participant's order.
         trunk: Transforms after all branches; starts with a `Join` if there are several branches.
+        fill_missing: Give zeros to the encoder for modalities that a sample lacks.
     """
 
-    def __init__(self, branches: Sequence[Branch], trunk: Sequence[nn.Module] = ()):
+    def __init__(self, branches: Sequence[Branch], trunk: Sequence[nn.Module] = (), fill_missing: bool = False):
+        self.fill_missing = fill_missing
         self.branches = list(branches)
         self.trunk = list(trunk)
         if len(self.branches) > 1 and not (self.trunk and isinstance(self.trunk[0], Join)):
@@ -77,6 +88,11 @@ class Pipeline:
 
     def _everything(self) -> BatchTransforms:
         return BatchTransforms([branch.on_batches for branch in self.branches], self.trunk)
+
+    @property
+    def accepted(self) -> list[frozenset[str]]:
+        """Sets of modalities of which a training sample must have one."""
+        return accepted_modalities([branch.modality.name for branch in self.branches], self.fill_missing)
 
     @property
     def axes(self) -> set[str]:
@@ -136,7 +152,7 @@ class Pipeline:
             column, rest = _advance(branch.on_batches, column, train, room)
             done.append(column)
             rests.append(rest)
-        trunk = self.trunk
+        trunk = [*self.trunk, FillMissing()] if self.fill_missing else self.trunk
         if any(rests):
             _fit_rest(self, columns, train, room)
         else:

@@ -197,8 +197,8 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
 
     @property
     def modalities_by_student(self) -> list[frozenset[str]]:
-        """The modalities that each student reads."""
-        return [frozenset(spec.modalities) for spec in self.student_specs.values()]
+        """Sets of modalities: a training sample with one of them can be used by a student."""
+        return [each for spec in self.student_specs.values() for each in spec.accepted]
 
     @property
     def specs(self) -> dict[str, ParticipantSpec]:
@@ -212,7 +212,7 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         participants = dict(specs)
         for name, spec in specs.items():
             if followed := specs.get(spec.follows or ""):
-                shared = {key: getattr(followed, key) for key in ("modality", "transforms", "encoder", "taps")}
+                shared = {key: getattr(followed, key) for key in ("modality", "transforms", "fill_missing", "encoder", "taps")}
                 participants[name] = spec.model_copy(update=shared)
         return participants
 
