@@ -58,7 +58,7 @@ def recorded(recordings, key, missing):
 
 @pytest.mark.parametrize("last", [None, toys.Doubled, toys.Noise])
 def test_the_encoder_reads_zeros_and_statistics_are_those_of_whole_samples(tmp_path, last):
-    with pytest.warns(UserWarning, match="") as warned:
+    with pytest.warns(UserWarning, match="zeros are used") as warned:
         made, pipeline, recordings = load(tmp_path, [toys.Centre(), *([last()] if last else [])])
     texts = [str(each.message) for each in warned]
     assert "both: no ankle for 2 of 12 in train; zeros are used instead" in texts
