@@ -15,6 +15,7 @@ from kdcore.contracts.transform import Join
 from kdcore.data.branch import Branch
 from kdcore.data.mapped import Storage
 from kdcore.errors import DataError
+from kdcore.recipe.config_models import accepted_modalities
 
 CHUNK = 256
 """Number of samples that are transformed at a time."""
@@ -58,15 +59,25 @@ class BatchTransforms(nn.Module):
         return self._run(self.trunk, signal)  # type: ignore[arg-type]  # a join takes the tuple
 
 
+class FillMissing(nn.Module):
+    """Replaces NaN, which stands for the signals of a modality that a sample lacks, by zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fill ``x`` of shape (B, …)."""
+        return x.nan_to_num(nan=0.0)
+
+
 class Pipeline:
     """All transforms of one participant.
 
     Args:
         branches: Transforms of each modality, in the participant's order.
         trunk: Transforms after all branches; starts with a `Join` if there are several branches.
+        fill_missing: Give zeros to the encoder for modalities that a sample lacks.
     """
 
-    def __init__(self, branches: Sequence[Branch], trunk: Sequence[nn.Module] = ()):
+    def __init__(self, branches: Sequence[Branch], trunk: Sequence[nn.Module] = (), fill_missing: bool = False):
+        self.fill_missing = fill_missing
         self.branches = list(branches)
         self.trunk = list(trunk)
         if len(self.branches) > 1 and not (self.trunk and isinstance(self.trunk[0], Join)):
@@ -75,6 +86,11 @@ class Pipeline:
 
     def _everything(self) -> BatchTransforms:
         return BatchTransforms([branch.on_batches for branch in self.branches], self.trunk)
+
+    @property
+    def accepted(self) -> list[frozenset[str]]:
+        """Sets of modalities of which a training sample must have one."""
+        return accepted_modalities([branch.modality.name for branch in self.branches], self.fill_missing)
 
     @property
     def axes(self) -> set[str]:
@@ -132,7 +148,7 @@ class Pipeline:
             column, rest = _advance(branch.on_batches, column, train, storage)
             done.append(column)
             rests.append(rest)
-        trunk = self.trunk
+        trunk = [*self.trunk, FillMissing()] if self.fill_missing else self.trunk
         if any(rests):
             _fit_rest(self, columns, train, storage)
         else:
@@ -142,7 +158,28 @@ class Pipeline:
             if len(done) == 1:
                 done[0], trunk = _advance(trunk, done[0], train, storage)
         self.batch_transforms = BatchTransforms(rests, trunk)
+        if self.fill_missing:
+            self._check_missing([column[train[:1]] for column in columns])
         return tuple(done)
+
+    def _check_missing(self, sample: Sequence[Tensor]) -> None:
+        """Check that each value of the encoder's input depends on exactly one modality, for which zero can stand.
+
+        Args:
+            sample: One tensor (1, …) per branch.
+
+        Raises:
+            DataError: If a transform mixes modalities, or turns missing values into numbers.
+        """
+        marked = [x for x in sample if x.is_floating_point()]
+        counts = torch.zeros(())
+        for gone in marked:
+            inputs = tuple(torch.full_like(x, torch.nan) if x is gone else x for x in sample)
+            counts = counts + _apply(self._everything(), inputs).isnan()
+        what = "of the joined signals mixes modalities" if bool((counts > 1).any()) else "turns missing values into numbers"
+        if bool((counts > 1).any()) or (len(marked) == len(sample) and bool((counts < 1).any())):
+            names = " and ".join(branch.modality.name for branch in self.branches)
+            raise DataError(f"fill_missing cannot be used with these transforms of {names}: one {what}")
 
 
 def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, storage: Storage) -> tuple[Tensor, list[nn.Module]]:

@@ -103,6 +103,7 @@ def load_table(
     present = _present(pipelines, columns, joined, together)
     inputs = _inputs(pipelines, columns, joined, present, Storage(memory_limit, folder))
     warnings = [*copies, *label_notes, *dataset.notes, *odd, *divided.left_out, *_absences(present, joined.by_split)]
+    warnings += _fill_notes(pipelines, columns, joined)
     warnings += class_warnings(join.used(joined), dataset.classes, splits) if dataset.target.is_classes else []
     report = DropReport((*divided.dropped, *_without_rows(join, joined, bad)))
     for warning in [*warnings, *report.lines()]:
@@ -196,7 +197,8 @@ def _present(
     masks = {}
     for name, pipeline in pipelines.items():
         of_branches = [joined.present(columns[branch.key], branch.modality.name) for branch in pipeline.branches]
-        masks[name] = torch.from_numpy(np.logical_and.reduce(of_branches))
+        enough = np.logical_or if pipeline.fill_missing else np.logical_and
+        masks[name] = torch.from_numpy(enough.reduce(of_branches))
     if together:
         common = torch.stack([masks[name] for name in together]).all(0)
         masks |= dict.fromkeys(together, common)
@@ -210,6 +212,25 @@ def _absences(present: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Iter
         yield f"{name}: no signals for {where}; terms that read it leave these samples out"
 
 
+def _filled(pipeline: Pipeline, columns: Columns, joined: JoinedRows) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return an (N,) mask of the rows that have all modalities, and modality → mask of the rows where it is filled."""
+    filled: dict[str, Tensor] = {}
+    whole = torch.ones(len(joined.code), dtype=torch.bool)
+    for branch in pipeline.branches if pipeline.fill_missing else ():
+        there = torch.from_numpy(joined.present(columns[branch.key], branch.modality.name))
+        whole, filled[branch.modality.name] = whole & there, ~there
+    return whole, filled
+
+
+def _fill_notes(pipelines: Mapping[str, Pipeline], columns: Columns, joined: JoinedRows) -> Iterator[str]:
+    """Yield a line per participant and modality on the training samples where zeros replace the signals."""
+    for name, pipeline in pipelines.items():
+        for modality, absent in _filled(pipeline, columns, joined)[1].items():
+            counts = {split: (int(absent[rows].sum()), len(rows)) for split, rows in joined.by_split.items()}
+            if where := ", ".join(f"{count} of {of} in {split}" for split, (count, of) in counts.items() if count):
+                yield f"{name}: no {modality} for {where}; zeros are used instead"
+
+
 def _inputs(
     pipelines: Mapping[str, Pipeline],
     columns: Columns,
@@ -220,9 +241,17 @@ def _inputs(
     """Return each participant's inputs, row by row, after those of its transforms that run once."""
     train, inputs = joined.by_split["train"], {}
     for name, pipeline in pipelines.items():
-        fitted_on = train[present[name][train]] if name in present else train
+        whole, filled = _filled(pipeline, columns, joined)
+        usable = whole[train] & present[name][train] if name in present else whole[train]
+        fitted_on = train[usable]
         if not len(fitted_on):
             raise DataError(f"no training sample has the signals of {name}")
         parts = [joined.values_of(columns[branch.key], branch.modality.name, storage) for branch in pipeline.branches]
+        for part, (modality, absent) in zip(parts, filled.items(), strict=False):
+            if not absent.any():
+                continue
+            if not part.is_floating_point():
+                raise DataError(f"{name}: fill_missing cannot fill signals of {part.dtype}, such as those of {modality}")
+            part[absent] = torch.nan  # which every transform of the modality passes on, up to `FillMissing`
         inputs[name] = pipeline.prepare(parts, fitted_on, storage)
     return inputs

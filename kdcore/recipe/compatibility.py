@@ -133,6 +133,8 @@ class _Compatibility:
             if spec.split in HELD_OUT:
                 hint = "learn from 'train', or from a split that the protocol sets apart"
                 self._add(f"{path}.split", f"{name!r} learns from the {spec.split} split, which is held out", hint)
+            if spec.fill_missing and self.recipe.data.missing != "mask":
+                self._add(f"{path}.fill_missing", "requires data.missing: mask", "other values drop these samples")
             if "*" in spec.freeze and not is_teacher:
                 self._add(f"{path}.freeze", f"all of {name!r} is frozen, so a student has nothing to learn")
             if not spec.is_network and not is_teacher:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -197,6 +197,11 @@ def _different(classes: list[str]) -> list[str]:
     return classes
 
 
+def accepted_modalities(modalities: Sequence[str], fill_missing: bool) -> list[frozenset[str]]:
+    """Sets of modalities of which a training sample must have one: all, or each of them where the others are filled."""
+    return [frozenset([each]) for each in modalities] if fill_missing else [frozenset(modalities)]
+
+
 class ParticipantSpec(Section):
     """A teacher or a student: a network, a moving average of one, or a file of stored outputs."""
 
@@ -206,6 +211,8 @@ class ParticipantSpec(Section):
     encoder: Component | None = None
     taps: Annotated[dict[str, str], BeforeValidator(_named)] = Field(default_factory=dict)
     """Tap → path of a module in the encoder; or a list of paths, which are then the taps' names."""
+    fill_missing: bool = False
+    """Train also on samples that lack some of the modalities, with zeros instead; requires ``data.missing: mask``."""
     freeze: list[str] = Field(default_factory=list)
     """Paths of modules in the encoder to freeze, including submodules; ``*`` for all."""
     freeze_statistics: bool = True
@@ -253,6 +260,8 @@ class ParticipantSpec(Section):
             for key in ("modality", "encoder"):
                 if getattr(self, key) is None:
                     raise wrong(f"the key {key!r} is missing", (key,))
+            if self.fill_missing and len(self.modalities) < 2:
+                raise wrong("'fill_missing' requires several modalities", ("fill_missing",))
             if self.weights is not None and self.starts_from is not None:
                 raise wrong("'weights' and 'starts_from' exclude each other", ("starts_from",))
             return self
@@ -260,6 +269,11 @@ class ParticipantSpec(Section):
         for key in sorted(changed - {kind} - allowed):
             raise wrong(f"{key!r} does not go with {kind!r}", (key,))
         return self
+
+    @property
+    def accepted(self) -> list[frozenset[str]]:
+        """Sets of modalities of which a training sample must have one."""
+        return accepted_modalities(self.modalities, self.fill_missing)
 
     @property
     def is_network(self) -> bool:

@@ -200,7 +200,7 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         """Sets of modalities; a sample must have one of them: with ``data.missing: mask`` those of a student, else all."""
         if self.data.missing != "mask":
             return [frozenset(self.modalities)]
-        return [frozenset(spec.modalities) for spec in self.student_specs.values()] or [frozenset()]
+        return [each for spec in self.student_specs.values() for each in spec.accepted] or [frozenset()]
 
     @property
     def specs(self) -> dict[str, ParticipantSpec]:
@@ -214,7 +214,7 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         participants = dict(specs)
         for name, spec in specs.items():
             if followed := specs.get(spec.follows or ""):
-                shared = {key: getattr(followed, key) for key in ("modality", "transforms", "encoder", "taps")}
+                shared = {key: getattr(followed, key) for key in ("modality", "transforms", "fill_missing", "encoder", "taps")}
                 participants[name] = spec.model_copy(update=shared)
         return participants
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from kdcore.runs.paths import find_run
 from kdcore.runs.records import Facts, read_run, recipe_of
 from kdcore.runs.target_metrics import evaluate_target
 
+Key = TypeVar("Key")
 CLOSE = 1e-3
 """Tolerated difference from the run's recorded predictions: in probabilities, or in standard deviations of values."""
 
@@ -122,14 +123,14 @@ def _evaluate_seed(folder: Path, recordings: Recordings, facts: Facts, outcome: 
     students: dict[str, _Predictions] = {}
     for path in sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}")):
         students[path.name] = _predict(path, recordings, facts.split, outcome)
-    rows = next(iter(students.values())).rows
-    if lost := len(outcome.keys) - len(rows):
-        yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples no longer exist"
+    for name, student in students.items():
+        if lost := len(outcome.keys) - len(student.rows):
+            yield f"{folder.name} {name}: {lost} of the run's {len(outcome.keys)} samples no longer exist"
     values = outcome.target.kind == "values"
-    current = next(iter(students.values())).labels
+    current = {row: label for student in students.values() for row, label in student.labels.items()}
     if relabelled := sum(_differ(label, outcome.labels[row], recordings, facts) for row, label in current.items()):
         what = "values" if values else "labels"
-        yield f"{folder.name}: {relabelled} of {len(rows)} samples have different {what} now; those of the run are used"
+        yield f"{folder.name}: {relabelled} of {len(current)} samples have different {what} now; those of the run are used"
     for name, student in students.items():
         if (difference := _largest_difference(student, outcome, name)) > CLOSE:
             what = "values, in standard deviations," if values else "probabilities"
@@ -138,19 +139,32 @@ def _evaluate_seed(folder: Path, recordings: Recordings, facts: Facts, outcome: 
                 "recordings, plugins or versions have changed since"
             )
     outputs = {name: student.outputs for name, student in students.items()}
-    for name, predicted in with_ensembles(outputs, outcome).items():
-        yield metrics_line(f"{folder.name} {name}", outcome, predicted, outcome.labels[rows])
+    samples = {name: student.rows.tolist() for name, student in students.items()}
+    for name, (predicted, rows) in with_ensembles(outputs, samples, outcome).items():
+        yield metrics_line(f"{folder.name} {name}", outcome, predicted, outcome.labels[np.array(rows)])
 
 
-def with_ensembles(outputs: Mapping[str, np.ndarray], outcome: Outcome) -> dict[str, np.ndarray]:
-    """Add the outputs of the run's ensembles to those of its students, if several have predicted the same samples."""
-    members = [outputs[name] for name in outcome.members if name in outputs]
-    if len(members) < 2 or len({len(each) for each in members}) > 1:
-        return dict(outputs)
-    return {
-        **outputs,
-        **{label: combine(members, rule, outcome.target.is_classes) for label, rule in outcome.ensembles.items()},
-    }
+def with_ensembles(
+    outputs: Mapping[str, np.ndarray], samples: Mapping[str, Sequence[Key]], outcome: Outcome
+) -> dict[str, tuple[np.ndarray, Sequence[Key]]]:
+    """Add the outputs of the run's ensembles, for the samples that all of its students have predicted.
+
+    Args:
+        outputs: Student → its outputs, (samples, outputs).
+        samples: Student → what identifies its samples, in the order of its outputs.
+        outcome: Outcome of the run.
+
+    Returns:
+        Student or ensemble → its outputs, and what identifies their samples.
+    """
+    found = {name: (each, samples[name]) for name, each in outputs.items()}
+    places = {name: {key: n for n, key in enumerate(samples[name])} for name in outcome.members if name in outputs}
+    common = [key for key in next(iter(places.values()), {}) if all(key in each for each in places.values())]
+    if len(places) > 1 and common:
+        members = [outputs[name][[place[key] for key in common]] for name, place in places.items()]
+        for label, rule in outcome.ensembles.items():
+            found[label] = combine(members, rule, outcome.target.is_classes), common
+    return found
 
 
 def metrics_line(name: str, outcome: Outcome, outputs: np.ndarray, targets: np.ndarray) -> str:

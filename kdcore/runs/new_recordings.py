@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.splits import listed_samples
 from kdcore.deploy.predictor import Predictor
@@ -29,10 +30,15 @@ ALLOWED = ("data.dataset.", "data.on_bad_sample=")
 
 
 class _Predictions(NamedTuple):
-    """Probabilities or values that a student predicts, (n, classes), and the targets, in the order of the student's classes."""
+    """Probabilities or values that a student predicts for recordings or windows.
+
+    Args:
+        outputs: (n, classes).
+        targets: Sample key with its window → target, in the order of the student's classes; as `outputs` are.
+    """
 
     outputs: np.ndarray
-    targets: np.ndarray
+    targets: dict[SampleKey, int | tuple[float, ...]]
 
 
 def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
@@ -59,7 +65,7 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
         dataset = builder.dataset()
         samples, unusable = listed_samples(dataset, recipe.data.model_copy(update={"subjects": None}))
     yield from _lines(Counter(each.reason for each in unusable))
-    skip, counts_reported = recipe.data.on_bad_sample == "skip", False
+    skip, reported = recipe.data.on_bad_sample == "skip", set[str]()
     trained, note = _trained_on(run_id, recipe.student_modalities)
     if note:
         yield note
@@ -68,13 +74,14 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
         for path in sorted(each.parent for each in place.glob(f"*/{DESCRIPTION}")):
             student, left_out = load_student(path, trust_code=True), Counter()
             predictions[path.name] = _predict(student, dataset, samples, trained, skip, left_out)
-            if not counts_reported:
-                yield from _lines(left_out)
-                counts_reported = True
+            yield from (line for line in _lines(left_out) if line not in reported)  # not again for other students and seeds
+            reported |= set(_lines(left_out))
         outcome = distilled[seed]
-        for name, outputs in with_ensembles({name: each.outputs for name, each in predictions.items()}, outcome).items():
+        outputs = {name: each.outputs for name, each in predictions.items()}
+        predicted = {name: list(each.targets) for name, each in predictions.items()}
+        for name, (found, keys) in with_ensembles(outputs, predicted, outcome).items():
             targets = predictions[name if name in predictions else outcome.members[0]].targets
-            yield metrics_line(f"{place.name} {name}", outcome, outputs, targets)
+            yield metrics_line(f"{place.name} {name}", outcome, found, np.array([targets[key] for key in keys]))
 
 
 def _trained_on(run_id: str, modalities: Sequence[str]) -> tuple[set[str], str]:
@@ -97,7 +104,7 @@ def _predict(
     student: Predictor, dataset: Dataset, samples: Sequence[Sample], trained: set[str], skip: bool, left_out: Counter[str]
 ) -> _Predictions:
     """Run a student on all usable samples. Counts the others by reason in `left_out`."""
-    outputs, targets = [], []
+    outputs, targets = [], {}
     for sample in samples:
         target = _target(sample, dataset, student)
         if isinstance(target, str):
@@ -118,11 +125,11 @@ def _predict(
             continue
         pieces = student.pieces({name: fitting(student, name, signal) for name, signal in signals.items()})
         outputs += [student.probabilities([piece])[0] for piece in pieces]
-        targets += [target] * len(pieces)
+        targets |= {replace(sample.key, window=number): target for number in range(len(pieces))}
     if not outputs:
         reasons = "; ".join(_lines(left_out))
         raise DataError(f"no recording can be evaluated{f': {reasons}' if reasons else ''}")
-    return _Predictions(np.stack(outputs), np.array(targets))
+    return _Predictions(np.stack(outputs), targets)
 
 
 def _lines(left_out: Counter[str]) -> list[str]:

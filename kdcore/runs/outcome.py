@@ -67,12 +67,13 @@ class Outcome:
     copies: Sequence[str] = ()
 
     @property
-    def _joint_teachers(self) -> list[str]:
+    def joint_teachers(self) -> list[str]:
+        """The teachers whose outputs are averaged: all but copies."""
         return [name for name in self.teachers if name not in self.copies]
 
     def _mean_of_teachers(self) -> np.ndarray:
         """Mean of the teachers' outputs where all of them have the sample's signals, else NaN."""
-        outputs = [self.probabilities[name] for name in self._joint_teachers]
+        outputs = [self.probabilities[name] for name in self.joint_teachers]
         complete = ~np.isnan(np.stack(outputs)).any((0, 2))
         mean = np.full_like(outputs[0], np.nan, dtype=np.float64)
         if complete.any():
@@ -107,7 +108,7 @@ class Outcome:
         They are `kdcore.Evaluation` where samples have classes, `kdcore.LabelEvaluation` or `kdcore.ValueEvaluation` otherwise.
         """
         everybody = dict(self.probabilities)
-        if len(self._joint_teachers) > 1:
+        if len(self.joint_teachers) > 1:
             everybody[JOINT_TEACHERS] = self._mean_of_teachers()
         for label, rule in self.ensembles.items():
             members = [self.probabilities[name] for name in self.members]

@@ -23,6 +23,7 @@ from kdcore.runs.tracked_metrics import metric_group
 Role = Literal[
     "teacher",
     "teacher ensemble",
+    "copy",
     "student",
     "baseline",
     "baseline ensemble",
@@ -306,9 +307,11 @@ class _Results:
     def teachers(self) -> list[Row]:
         """Rows of the teachers that have labelled samples, and of their mean if some samples have the signals of several."""
         evaluated = self.evaluations[DISTILLED][0]
-        rows = [self.row(DISTILLED, name, "teacher") for name in self.outcomes[DISTILLED][0].teachers if name in evaluated]
+        outcome = self.outcomes[DISTILLED][0]
+        names = [name for name in outcome.teachers if name in evaluated]
+        rows = [self.row(DISTILLED, name, "copy" if name in outcome.copies else "teacher") for name in names]
         if JOINT_TEACHERS in evaluated:
-            modalities = ", ".join(dict.fromkeys(row.modality for row in rows))
+            modalities = ", ".join(dict.fromkeys(row.modality for row in rows if row.role == "teacher"))
             rows.append(self.row(DISTILLED, JOINT_TEACHERS, "teacher ensemble", modalities))
         return rows
 

@@ -92,7 +92,7 @@ class Assembly:
             branches.append(Branch(recorded, on_samples, on_batches, identity))  # type: ignore[arg-type]
         signals = [branch.spec for branch in branches]
         _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.transforms_of("joined"), *signals)
-        return Pipeline(branches, trunk)
+        return Pipeline(branches, trunk, spec.fill_missing)
 
     def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
         """The participants of an arm with fresh weights, fusion and losses, on `device`.

@@ -299,11 +299,9 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
             f"the gradients of {check.learner} are too small to learn from: the largest is {strongest:.2g} with its weight, "
             f"of {largest.term!r}; raise the weights"
         )
-    if check.weight * check.gradient < NEGLIGIBLE * largest.weight * largest.gradient:
-        raise TrainingError(
-            f"{description} gives a negligible gradient: {check.weight * check.gradient:.2g} with its weight, against "
-            f"{largest.weight * largest.gradient:.2g} of {largest.term!r}; raise its weight, or leave it out"
-        )
+    if (own := check.weight * check.gradient) < NEGLIGIBLE * strongest:
+        what = f"{own:.2g} with its weight, against {strongest:.2g} of {largest.term!r}"
+        raise TrainingError(f"{description} gives a negligible gradient: {what}; raise its weight, or leave it out")
 
 
 def _trainable(distiller: Distiller, name: str) -> dict[str, nn.Parameter]:
@@ -323,9 +321,8 @@ def _norm(gradients: Mapping[str, float]) -> float:
 
 
 def _depends_on(value: Tensor, other: Tensor) -> bool:
-    if not (value.requires_grad and other.requires_grad):
-        return False
-    return torch.autograd.grad(value, other, retain_graph=True, allow_unused=True)[0] is not None
+    both = value.requires_grad and other.requires_grad
+    return both and torch.autograd.grad(value, other, retain_graph=True, allow_unused=True)[0] is not None
 
 
 def _answerless(distiller: Distiller, table: Table, checks: Sequence[TermCheck]) -> Iterator[str]:

@@ -52,7 +52,8 @@ def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
     if make_plan(load_recipe(source, [*overrides, *full.overrides])).compared:
         found.append(replace(full, label=BASELINE, who="baseline"))
     teachers = [replace(full, label=f"teacher {name}", who=name) for name in recipe.teachers]
-    joint = [replace(full, label="teachers (mean)", who="teachers")] if len(teachers) > 1 else []
+    several = sum(not teacher.is_copy for teacher in recipe.teachers.values()) > 1
+    joint = [replace(full, label="teachers (mean)", who="teachers")] if several else []
     return [*found, *teachers, *joint]
 
 

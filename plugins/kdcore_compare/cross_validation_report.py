@@ -59,9 +59,9 @@ class CrossValidation:
     @cached_property
     def teachers(self) -> list[Entry]:
         """The teachers, and their average if there are several."""
-        names = list(next(iter(self.every_run[0].outcomes["distilled"].values())).teachers)
-        entries = [self._entry(name, f"teacher {name}") for name in names]
-        return [*entries, self._entry("teachers", "teachers (mean)")] if len(names) > 1 else entries
+        outcome = next(iter(self.every_run[0].outcomes["distilled"].values()))
+        entries = [self._entry(name, f"teacher {name}") for name in outcome.teachers]
+        return [*entries, self._entry("teachers", "teachers (mean)")] if len(outcome.joint_teachers) > 1 else entries
 
     @property
     def classes(self) -> Sequence[str]:

@@ -311,7 +311,7 @@ def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
 
 def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
     evaluations = outcome.evaluations()
-    for plural, ensemble, members in (("teachers", TEACHERS, outcome.teachers), ("students", STUDENTS, outcome.members)):
+    for plural, ensemble, members in (("teachers", TEACHERS, outcome.joint_teachers), ("students", STUDENTS, outcome.members)):
         if who == plural:
             who = ensemble if ensemble in evaluations else "".join(members[:1])
     name = who or outcome.students[0]

@@ -110,7 +110,7 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
 def _by_correctness(before: Outcome, after: Outcome, student: str) -> list[Kind]:
     """Return kinds of notable samples by correctness without distillation (`before`) and with it."""
     old, new = _correct(before, student), _correct(after, student)
-    knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(new)
+    knew = _correct(after, *after.joint_teachers) if after.joint_teachers else np.zeros_like(new)
     sure = after.probabilities[student].max(axis=1)
     return [
         ("The teachers and the distilled student are correct, the baseline is wrong", sure, knew & ~old & new, 2),

@@ -105,6 +105,18 @@ REFUSED = {
         "'one' cannot learn from itself",
         "",
     ),
+    "zeros for a single modality": (
+        ["students.one.fill_missing=true", "data.missing=mask"],
+        "students.one.fill_missing",
+        "'fill_missing' requires several modalities",
+        "",
+    ),
+    "zeros for samples that are dropped": (
+        ["students.one={modality: [skeleton, gyroscope], fill_missing: true}"],
+        "students.one.fill_missing",
+        "requires data.missing: mask",
+        "other values drop these samples",
+    ),
     "a source twice": (["students.one.learns_from=[big, big]"], "students.one.learns_from[1]", "'big' is listed twice", ""),
     "follows nobody": (["teachers.ema={follows: three}"], "teachers.ema.follows", "there is no participant 'three'", ""),
     "follows itself": (["teachers.ema={follows: ema}"], "teachers.ema.follows", "'ema' cannot learn from itself", ""),

@@ -11,7 +11,7 @@ from runs import encoder, tiny_recipe
 
 from kdcore.errors import CheckpointError, PluginError
 from kdcore.plugin.manager import PluginManager
-from kdcore.runs.evaluation import Recordings, _differ, evaluate_run
+from kdcore.runs.evaluation import Recordings, _differ, evaluate_run, with_ensembles
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.paths import find_run, recipe_name
 from kdcore.runs.records import recipe_of
@@ -119,6 +119,21 @@ def test_a_run_is_found_by_its_recipes_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_ensembles_combine_the_predictions_of_the_same_samples():
+    """Where each student lacks another sample, so that both have predicted equally many."""
+    outcome = SimpleNamespace(members=["a", "b"], ensembles={"mean": "average"}, target=SimpleNamespace(is_classes=True))
+    of_a = {"one": [1.0, 0.0], "two": [0.5, 0.5], "three": [0.0, 1.0]}
+    of_b = {"two": [0.25, 0.75], "three": [1.0, 0.0], "four": [0.0, 1.0]}
+    outputs = {name: np.array(list(each.values())) for name, each in (("a", of_a), ("b", of_b))}
+    found = with_ensembles(outputs, {"a": list(of_a), "b": list(of_b)}, outcome)
+    mean, samples = found["mean"]
+    assert samples == ["two", "three"]
+    np.testing.assert_allclose(mean, [[0.375, 0.625], [0.5, 0.5]])
+    assert found["b"][1] == ["two", "three", "four"]
+    apart = {"a": ["one", "two", "three"], "b": ["four", "five", "six"]}
+    assert with_ensembles(outputs, apart, outcome).keys() == {"a", "b"}
+
+
 def test_labels_that_are_others_now_are_said(windowed, monkeypatch):
     [run] = windowed.runs
     pieces = Recordings.pieces

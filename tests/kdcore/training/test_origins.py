@@ -165,6 +165,8 @@ def test_copies_of_a_trained_network_are_evaluated_with_their_own_transforms(tmp
     assert np.abs(found["halved"] - found["same"]).max() > 1e-3
     assert "teachers (mean)" not in outcome.evaluations()
     assert outcome.evaluations().keys() >= {"same", "halved", "student", "skeleton"}
+    assert outcome.joint_teachers == ["skeleton"]
+    assert re.search(r"halved +copy +\d", (home.folder / "stdout.txt").read_text())
     assert "no student learns from" not in said(home)
     assert "halved: the trained network of student, evaluated with its own transforms" in said(home)
     stages = make_plan(load_recipe(home.recipe)).stages["distilled"]

@@ -39,6 +39,12 @@ def test_parts_of_a_recipe(written):
     assert found[4].overrides == found[5].overrides == found[0].overrides
 
 
+def test_copies_have_no_mean_with_the_teacher(written):
+    copy = {"like": "student", "starts_from": "student", "freeze": ["*"]}
+    teachers = {**tiny_recipe("", "")["teachers"], "first": copy, "second": copy}
+    assert labels(variants_of(written(teachers=teachers)))[-3:] == ["teacher first", "teacher second", "teacher skeleton"]
+
+
 def test_without_its_only_distillation_a_student_is_alone(written):
     assert labels(variants_of(written())) == ["full recipe", "without cross-entropy", "baseline", "teacher skeleton"]
 
