@@ -22,7 +22,7 @@ from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, training_labels
 from kdcore.data.leakage import RecordingAudit, leakage_checks
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.signal_checks import interrupted, odd_rates
+from kdcore.data.signal_checks import interrupted, odd_rates, odd_units
 from kdcore.data.splits import class_warnings, load_splits, raised_as, with_shares_missing
 from kdcore.data.table import Table
 from kdcore.data.targets import target_warnings, with_statistics
@@ -30,6 +30,9 @@ from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, SplitError
 from kdcore.recipe.data_models import DataSpec
 from kdcore.user_warnings import warn
+
+MEASURED = 64
+"""Number of prepared recordings whose unit is checked."""
 
 Columns = Mapping[tuple[str, str], Column]
 """Columns by the key of the branches that they belong to."""
@@ -95,7 +98,7 @@ def load_table(
     bad = _bad_samples(columns, spec)
     joined = join.rows([(column, modality) for (modality, _), column in columns.items()])
     dropped += _without_rows(join, joined, bad)
-    odd = _odd_clocks(columns, dataset)
+    odd = [*_odd_clocks(columns, dataset), *_odd_units(columns, branches)]
     with raised_as(SplitError):
         copies = _refuse_copies(splits, columns, RecordingAudit(checks, dataset.read))
     _refuse_empty(joined.by_split, odd)
@@ -181,6 +184,18 @@ def _odd_clocks(columns: Columns, dataset: Dataset) -> list[str]:
         rates = {sample.key: rate for sample, rate in zip(column.samples, column.rates, strict=True) if rate}
         lines |= dict.fromkeys(interrupted(dataset.modalities[modality], gaps))
         lines |= dict.fromkeys(odd_rates(dataset.modalities[modality], rates))
+    return list(lines)
+
+
+def _odd_units(columns: Columns, branches: Iterable[Branch]) -> list[str]:
+    """Return lines on modalities that seem to be in another unit, judged by some of their prepared recordings."""
+    lines: dict[str, None] = {}
+    for branch in branches:
+        spec, values = branch.prepared, columns[branch.key].values
+        if sorted(spec.axes) == ["channel", "time"] and spec.units == branch.modality.units and len(values):
+            some = values[:: -(-len(values) // MEASURED)]
+            vectors = some.permute(0, 1 + spec.layout.index("time"), 1 + spec.layout.index("channel"))
+            lines |= dict.fromkeys(odd_units(branch.modality, vectors.numpy()))
     return list(lines)
 
 
