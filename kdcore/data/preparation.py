@@ -23,7 +23,7 @@ from kdcore.data.labels import label_warnings, refuse_unlabelled, training_label
 from kdcore.data.leakage import leakage_checks
 from kdcore.data.mapped import Storage
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.signal_checks import interrupted, odd_rates
+from kdcore.data.signal_checks import interrupted, odd_rates, odd_units
 from kdcore.data.splits import class_warnings, load_splits, raised_as, without_shares
 from kdcore.data.table import Table
 from kdcore.data.targets import target_warnings, with_statistics
@@ -31,6 +31,9 @@ from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, SplitError
 from kdcore.recipe.data_models import DataSpec
 from kdcore.user_warnings import warn
+
+MEASURED = 64
+"""Number of prepared recordings whose unit is checked."""
 
 Columns = Mapping[tuple[str, str], Column]
 """Columns by the key of the branches that they belong to."""
@@ -95,7 +98,7 @@ def load_table(
     columns = cache.columns(dataset, samples, branches, identity, cutting, progress)
     bad = _bad_samples(columns, spec)
     joined = join.rows([(column, modality) for (modality, _), column in columns.items()])
-    odd = _odd_clocks(columns, dataset)
+    odd = [*_odd_clocks(columns, dataset), *_odd_units(columns, branches)]
     with raised_as(SplitError):
         copies = copy_warnings(splits, [(name, column) for (name, _), column in columns.items()], checks, dataset.read)
     _refuse_empty(joined.by_split, odd)
@@ -167,6 +170,18 @@ def _odd_clocks(columns: Columns, dataset: Dataset) -> list[str]:
         rates = {key: rate for key, rate in zip(keys, column.rates, strict=True) if rate}
         lines |= dict.fromkeys(interrupted(dataset.modalities[modality], gaps))
         lines |= dict.fromkeys(odd_rates(dataset.modalities[modality], rates))
+    return list(lines)
+
+
+def _odd_units(columns: Columns, branches: Iterable[Branch]) -> list[str]:
+    """Return lines on modalities that seem to be in another unit, judged by some of their prepared recordings."""
+    lines: dict[str, None] = {}
+    for branch in branches:
+        spec, values = branch.prepared, columns[branch.key].values
+        if sorted(spec.axes) == ["channel", "time"] and spec.units == branch.modality.units and len(values):
+            some = values[:: -(-len(values) // MEASURED)]
+            vectors = some.permute(0, 1 + spec.layout.index("time"), 1 + spec.layout.index("channel"))
+            lines |= dict.fromkeys(odd_units(branch.modality, vectors.numpy()))
     return list(lines)
 
 

@@ -113,9 +113,13 @@ def goes_back(index: Any, rows: Sequence[int] | slice = slice(None)) -> bool:
 
 
 def plain_values(column: Any) -> list[Any]:
-    """Return the values of a data frame's column, with None for missing values of objects and nullable types."""
+    """Return the values of a data frame's column or of an array of pandas, such as `Categorical`.
+
+    Missing values of objects and nullable types are None.
+    """
     if hasattr(column, "notna") and (not isinstance(column.dtype, np.dtype) or column.dtype == object):
-        column = column.astype(object).where(column.notna(), None)
+        pairs = zip(column.astype(object).tolist(), column.notna().tolist(), strict=True)
+        return [value if there else None for value, there in pairs]
     return column.to_numpy().tolist()
 
 

@@ -115,3 +115,19 @@ def likely_unit(modality: Modality, size: float, peak: float) -> str:
     return next(
         (unit for unit in ("g", "m/s^2", "mg") if unit != modality.units and 0.8 < size / conversion("g", unit) < 1.25), ""
     )
+
+
+def odd_units(modality: Modality, vectors: np.ndarray) -> list[str]:
+    """Return a line if recordings seem to be in another unit than the dataset says.
+
+    Args:
+        modality: What was measured.
+        vectors: (recordings, time, channels).
+    """
+    size = float(np.median(np.linalg.norm(vectors.astype(np.float64), axis=2)))
+    peak = float(np.median(np.abs(vectors).max(axis=(1, 2))))
+    unit = likely_unit(modality, size, peak)
+    if not unit:
+        return []
+    reach = f"half of the recordings reach {peak:.3g}" if unit == "deg/s" else f"vectors are {size:.3g} long"
+    return [f"{modality.name}: {reach}, as in {unit}; the dataset says {modality.units}"]

@@ -14,6 +14,9 @@ from kdcore.errors import DataError
 MOST_WINDOWS = 100_000
 """Maximum number of windows of one recording; more are probably a mistake in the recipe."""
 
+ROUNDING = 0.1
+"""Part of a sampling interval by which rounded time stamps may shorten a recording."""
+
 Span = tuple[float, float]
 """Start and end in seconds, on the clock that a sample's modalities share."""
 
@@ -40,7 +43,8 @@ class Cutting:
 def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
     """Return start and end in seconds of every window within the time that all `signals` cover.
 
-    Windows in which a signal has no samples, such as those in a gap, are left out.
+    The last window may end `ROUNDING` of a sampling interval after a signal with time stamps. Windows in which a signal has
+    no samples, such as those in a gap, are left out.
 
     Raises:
         ValueError: If a signal is empty.
@@ -54,6 +58,7 @@ def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
         raise WindowError(f"data.window.length is {length:g} s, shorter than one sample of a signal at {rate}")
     start = max(float(signal.clock[0]) for signal in signals)
     stop = min(float(signal.clock[0]) + signal.duration for signal in signals)
+    stop += max((ROUNDING / signal.rate for signal in signals if signal.times is not None), default=0.0)
     if (number := (stop - start - length) / hop) > MOST_WINDOWS:
         unit = misread_time(slowest.rate)
         raise WindowError(

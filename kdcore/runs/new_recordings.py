@@ -14,7 +14,7 @@ from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.splits import listed_samples
 from kdcore.deploy.predictor import Predictor
-from kdcore.deploy.recordings import fitting
+from kdcore.deploy.recordings import fitting, warn_of_unit
 from kdcore.deploy.saved_student import DESCRIPTION, load_student
 from kdcore.errors import DataError, KdcoreError, UsageError
 from kdcore.plugin.manager import plugin_manager
@@ -25,6 +25,7 @@ from kdcore.runs.evaluation import Recordings, metrics_line, with_ensembles
 from kdcore.runs.find_student import saved_seeds
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import read_run
+from kdcore.user_warnings import counted
 
 ALLOWED = ("data.dataset.", "data.on_bad_sample=")
 
@@ -73,7 +74,8 @@ def evaluate_recordings(run_id: str, overrides: Sequence[str]) -> Iterator[str]:
         predictions: dict[str, _Predictions] = {}
         for path in sorted(each.parent for each in place.glob(f"*/{DESCRIPTION}")):
             student, left_out = load_student(path, trust_code=True), Counter()
-            predictions[path.name] = _predict(student, dataset, samples, trained, skip, left_out)
+            with counted("recordings"):
+                predictions[path.name] = _predict(student, dataset, samples, trained, skip, left_out)
             yield from (line for line in _lines(left_out) if line not in reported)  # not again for other students and seeds
             reported |= set(_lines(left_out))
         outcome = distilled[seed]
@@ -123,6 +125,9 @@ def _predict(
         if any(_digest(signal) in trained for signal in signals.values()):
             left_out["the run trained on the recording"] += 1
             continue
+        for name, signal in signals.items():
+            spec = dataset.modalities[name]
+            warn_of_unit(np.asarray(signal.values), spec, f"set the unit in the dataset's options or convert to {spec.units}")
         pieces = student.pieces({name: fitting(student, name, signal) for name, signal in signals.items()})
         outputs += [student.probabilities([piece])[0] for piece in pieces]
         targets |= {replace(sample.key, window=number): target for number in range(len(pieces))}

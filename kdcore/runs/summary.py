@@ -203,7 +203,7 @@ def summarise(recipe: Recipe, run: FinishedRun) -> Summary:
             *facts.resumed,
             *_window_notes(results.outcomes),
             *_sample_notes(results, facts.split),
-            *_training_notes(results.outcomes),
+            *_training_notes(results.outcomes, facts.seeds),
             *_chance_notes(results.outcomes, results.evaluations),
         ],
         phases=facts.phases,
@@ -232,11 +232,18 @@ def _sample_notes(results: _Results, split: str) -> list[str]:
     ]
 
 
-def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """Notes taken while training, with the arm; once for seeds with equal notes."""
-    return list(
-        dict.fromkeys(f"{arm}: {note}" for arm, seeds in outcomes.items() for outcome in seeds for note in outcome.notes)
-    )
+def _training_notes(outcomes: Mapping[str, Sequence[Outcome]], seeds: Sequence[int]) -> list[str]:
+    """Notes taken while training, with the arm, and with the seeds if not all of them have the note."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for arm, trained in outcomes.items():
+        for seed, outcome in zip(seeds, trained, strict=True):
+            for note in dict.fromkeys(outcome.notes):
+                found.setdefault((arm, note), []).append(seed)
+    lines = []
+    for (arm, note), own in found.items():
+        named = f", seed{'s' if len(own) > 1 else ''} {', '.join(map(str, own))}" if len(own) < len(seeds) else ""
+        lines.append(f"{arm}{named}: {note}")
+    return lines
 
 
 def _chance_notes(

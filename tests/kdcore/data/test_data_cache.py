@@ -269,6 +269,17 @@ def test_a_recording_shorter_than_a_window_has_none():
     assert windows([signal], 1.0, 0.5) == [(0.0, 1.0)]
 
 
+@pytest.mark.parametrize(("rate", "decimals"), [(60, 4), (60, 3), (30, 3), (50, 2), (12.5, 3)])
+@pytest.mark.parametrize("seconds", [2, 5])
+def test_rounded_time_stamps_cost_no_window(rate, decimals, seconds):
+    times = np.round(7.003 + np.arange(seconds * rate) / rate, decimals)
+    step = float(np.diff(times).mean())
+    spans = windows([Signal(np.zeros((len(times), 2)), 1 / step, times=times)], 2.0, 1.0)
+    assert len(spans) == seconds - 1
+    short = Signal(np.zeros((len(times) - 1, 2)), 1 / step, times=times[:-1])
+    assert len(windows([short], 2.0, 1.0)) == seconds - 2, "a missing sample does"
+
+
 def test_windows_without_samples_of_a_modality_are_left_out():
     """A gap from 1 s to 4 s: windows that begin at 1, 2 and 3 s are empty, that at 0.5 s is half full."""
     times = np.r_[np.arange(10) / 10, 4 + np.arange(20) / 10]

@@ -6,9 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+import toys
 
 from kdcore import Modality
 from kdcore.contracts.units import conversion
+from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import likely_unit
 from kdcore.deploy.recordings import as_signal
 
@@ -56,3 +58,21 @@ def test_an_array_in_another_unit_is_warned_of(declared, actual):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         as_signal(worn(declared), sensor(declared), None)
+
+
+@pytest.mark.parametrize(
+    ("declared", "actual"), [("g", "m/s^2"), ("m/s^2", "g"), ("rad/s", "deg/s"), ("g", "g"), ("rad/s", "rad/s")]
+)
+def test_a_run_names_recordings_that_are_all_in_another_unit(tmp_path, declared, actual):
+    (tmp_path / "files").mkdir()
+    for subject in range(4):
+        for action in range(2):
+            values = worn(actual, seed=10 * subject + action)
+            np.save(tmp_path / "files" / f"wrist-s{subject}-a{action}-t0.npy", values)
+    data = toys.Files(tmp_path / "files")
+    data.modalities = {"wrist": sensor(declared)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = toys.table(data, {"student": Pipeline([toys.branch(sensor(declared))])}, tmp_path / "cache")
+    said = [line for line in table.warnings if f"as in {actual}; the dataset says {declared}" in line]
+    assert len(said) == (declared != actual)

@@ -62,6 +62,17 @@ def test_new_subjects_are_evaluated_with_their_own_labels(trained, tmp_path):
     assert shown(line) == (pytest.approx(expected, abs=6e-4), 24)
 
 
+def test_recordings_in_another_unit_are_pointed_out(trained, tmp_path):
+    run, _ = trained
+    new = write_recordings(tmp_path / "new", seed=7)
+    for file in new.glob("*.csv"):
+        values = np.loadtxt(file, delimiter=",", skiprows=1)
+        values[:, :3] /= np.linalg.norm(values[:, :3], axis=1, keepdims=True)
+        np.savetxt(file, values, delimiter=",", header="ax,ay,az,gx,gy,gz", comments="")
+    with pytest.warns(UserWarning, match=r"accelerometer-watch: .* as if in g, .* set the unit in the dataset's options"):
+        evaluated(run, new)
+
+
 def test_classes_are_matched_by_name(trained, tmp_path):
     """The new folder has one class of the run, whose index differs, and one that the run does not have."""
     run, _ = trained

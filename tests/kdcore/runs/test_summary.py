@@ -15,7 +15,7 @@ from kdcore.runs.journal import flattened
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.records import Facts, FinishedRun
 from kdcore.runs.setting import _objectives
-from kdcore.runs.summary import summarise
+from kdcore.runs.summary import _training_notes, summarise
 from kdcore.runs.tracked_metrics import means
 
 
@@ -106,6 +106,15 @@ def test_a_student_that_only_the_distilled_arm_has_is_not_compared():
     assert found.row("distilled").participant == "second"
     assert [row.participant for row in found.rows if row.arm == "baseline"] == ["second"]
     assert means(found)["gain/mean"] == 0.25
+
+
+def test_a_note_names_its_seeds_if_others_lack_it():
+    def trained(*notes):
+        return replace(outcome("distilled", ["student"], 6), notes=notes)
+
+    arms = {"distilled": [trained("a", "b"), trained("a", "c"), trained("a", "b")], "baseline": [trained("a")] * 3}
+    expected = ["distilled: a", "distilled, seeds 4, 9: b", "distilled, seed 7: c", "baseline: a"]
+    assert _training_notes(arms, [4, 7, 9]) == expected
 
 
 def test_participants_that_were_evaluated_on_fewer_samples_are_named():
