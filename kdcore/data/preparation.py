@@ -268,5 +268,8 @@ def _inputs(
         if not len(fitted_on):
             raise DataError(f"no training sample has the signals of {name}")
         parts = [joined.values_of(columns[branch.key], branch.modality.name, limit, folder) for branch in pipeline.branches]
-        inputs[name] = pipeline.prepare(parts, fitted_on, limit, folder)
+        try:
+            inputs[name] = pipeline.prepare(parts, fitted_on, limit, folder)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
     return inputs
