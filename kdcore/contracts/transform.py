@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality
+from kdcore.errors import DataError
 
 
 class Transform(nn.Module):
@@ -67,8 +68,18 @@ class Join(nn.Module):
         return concatenated(specs)
 
     def forward(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """Join `parts`, given in the order of the participant's modalities."""
-        return torch.cat(parts, dim=1)
+        """Join `parts`, given in the order of the participant's modalities.
+
+        Raises:
+            DataError: If they differ in another axis than the channels.
+        """
+        try:
+            return torch.cat(parts, dim=1)
+        except RuntimeError as error:
+            shapes = " and ".join(str(tuple(part.shape[1:])) for part in parts)
+            if len({part.shape[2:] for part in parts}) == 1:
+                raise
+            raise DataError(f"the signals to join have the shapes {shapes}; resample or pad them to one length") from error
 
 
 def concatenated(specs: tuple[Modality, ...]) -> Modality:

@@ -268,5 +268,8 @@ def _inputs(
             if not part.is_floating_point():
                 raise DataError(f"{name}: fill_missing cannot fill signals of {part.dtype}, such as those of {modality}")
             part[absent] = torch.nan  # which every transform of the modality passes on, up to `FillMissing`
-        inputs[name] = pipeline.prepare(parts, fitted_on, storage)
+        try:
+            inputs[name] = pipeline.prepare(parts, fitted_on, storage)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
     return inputs

@@ -106,6 +106,13 @@ def test_modalities_are_joined_in_their_order(column, per_batch, join):
     assert all(len(seen) == len(TRAIN) for centre in centres for seen in centre.seen)
 
 
+@pytest.mark.parametrize("on_batches", [[], [toys.Doubled()]], ids=["once", "per batch"])
+def test_modalities_of_different_lengths_are_named(column, on_batches):
+    pipeline = Pipeline([toys.branch(on_batches=on_batches), toys.branch(toys.ANKLE)])
+    with pytest.raises(DataError, match=r"the signals to join have the shapes \(2, 10\) and \(3, 12\); resample or pad them"):
+        read(pipeline, pipeline.prepare([column, torch.randn(6, 3, 12)], TRAIN, 1 << 30), TRAIN)
+
+
 class Uneven(nn.Module):
     """Gives the second chunk another shape or type."""
 
