@@ -190,13 +190,10 @@ def show_preflight(result: Preflight) -> None:
     show_table(console, members)
     terms = Table("stage", "learner", "term", "weight", "value", "gradient norm", title="Loss terms on the first batch")
     for check in result.terms:
-        value, gradient = check.first
-        terms.add_row(check.stage, check.learner, check.term, f"{check.weight:g}", f"{value:.4f}", f"{gradient:.4g}")
+        terms.add_row(
+            check.stage, check.learner, check.term, f"{check.weight:g}", f"{check.value:.4f}", f"{check.gradient:.4g}"
+        )
     show_table(console, terms)
-    for check in result.terms:
-        if check.gradient and not check.first[1]:
-            numbers = f"{check.value:.4f}, with a gradient norm of {check.gradient:.4g}"
-            console.print(f"The value of {check.term!r} of {check.learner} {check.when} is {numbers}.", markup=False)
 
 
 def _parameters(count: int, trained: int) -> str:

@@ -34,9 +34,6 @@ FAINT = 1e-12
 """Gradient norm below which no optimizer makes progress: Adam adds 1e-8 to its denominator."""
 
 
-FIRST = "on the first batch"
-
-
 @dataclass(frozen=True)
 class TermCheck:
     """The result of checking one term on one batch.
@@ -55,8 +52,6 @@ class TermCheck:
         idle: Names of the loss's trainable parameters that get no gradient.
         unsaved: Names of the loss's attributes that change from call to call, and that checkpoints do not save.
         attached: Whether the loss depends on the learner's parameters, even if its gradient is 0.
-        when: What `value` and `gradient` are of: the first batch, or the first try with a gradient, such as the last epoch.
-        first: Value and gradient on the first batch.
     """
 
     stage: str
@@ -72,8 +67,6 @@ class TermCheck:
     idle: tuple[str, ...] = ()
     unsaved: tuple[str, ...] = ()
     attached: bool = False
-    when: str = FIRST
-    first: tuple[float, float] = (0.0, 0.0)
 
     @property
     def satisfied(self) -> bool:
@@ -166,9 +159,7 @@ def _check_stage(
         for index, (term, context) in enumerate(step.contexts(batch, batch)):
             if index in checks and checks[index].gradient > 0:
                 continue
-            check = _check_term(distiller, stage, step, term, context)
-            when = FIRST if start == 0 else "in the last epoch" if start == TRIES else f"on batch {start + 1}"
-            checks[index] = replace(check, when=when, first=checks[index].first if start else (check.value, check.gradient))
+            checks[index] = _check_term(distiller, stage, step, term, context)
         if all(check.gradient > 0 for check in checks.values()):
             break
     unknown = table.labelled_count(rows) is None  # a data loader: later batches may have labels
@@ -275,7 +266,7 @@ def _refuse_resized(distiller: Distiller, before: Mapping[str, Tensor]) -> None:
 def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
     """Refuse a term that is not finite, or whose gradient is negligible compared with the largest of its learner."""
     description = distiller.describe_term(check.learner, check.term)
-    numbers = f"its value is {check.value} and its gradient {check.gradient} {check.when}"
+    numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
     if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
         raise TrainingError(f"{description}: {numbers}; look for a logarithm or root of 0, or a division by 0")
     if not _trainable(distiller, check.learner) or check.satisfied:
