@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from inspect import isroutine
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,24 @@ def unsaved_values(module: nn.Module) -> dict[str, list[object]]:
             if id(value) not in saved:
                 values[f"{path}.{name}" if path else name] = list(_leaves(value, saved, set()))
     return values
+
+
+def changed_values(before: Mapping[str, list[object]], module: nn.Module) -> tuple[str, ...]:
+    """Names of the `unsaved_values` that have changed since `before`."""
+
+    def changed(values: list[object], others: list[object]) -> bool:
+        return len(values) != len(others) or not all(map(equal_values, values, others))
+
+    return tuple(name for name, values in unsaved_values(module).items() if changed(values, before.get(name, [])))
+
+
+def equal_values(value: Any, other: Any) -> bool:
+    """True for equal values, NaN included."""
+    if type(value) is not type(other):
+        return False
+    if isinstance(value, Tensor | np.ndarray):
+        return value.shape == other.shape and bool(((value == other) | (value != value)).all())
+    return bool(value == other or value != value)
 
 
 def _leaves(value: object, saved: set[int], entered: set[int]) -> Iterator[object]:

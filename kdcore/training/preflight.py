@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kdcore.contracts.batch import LossContext
-from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.progress import Progress, Ramp
 from kdcore.contracts.target import known
 from kdcore.data.table import Table
@@ -22,7 +19,15 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.epoch_start import begin_epoch
 from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
-from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, reads_all_samples, unsaved_values
+from kdcore.training.module_checks import (
+    MADE_LATE,
+    REGISTER,
+    changed_values,
+    equal_values,
+    never_trained,
+    reads_all_samples,
+    unsaved_values,
+)
 from kdcore.training.output_checks import not_finite, refuse_probabilities
 from kdcore.training.participants import Distiller
 from kdcore.training.side_effects import gradient_versions, side_effects_refused
@@ -161,7 +166,7 @@ def _check_stage(
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
     before = {n: unsaved_values(term.loss) for n, term in enumerate(step.terms) if reads_all_samples(term.loss)}
     begin_epoch(step, rows, batch_size, 0)
-    unsaved = {n: _unsaved(values, step.terms[n].loss) for n, values in before.items()}
+    unsaved = {n: changed_values(values, step.terms[n].loss) for n, values in before.items()}
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES + 1):
         if start == TRIES:  # an option of a loss may be a ramp from 0, such as the strength of an adversary
@@ -230,31 +235,13 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     attached = bool(reached) or any(_depends_on(value, each) for each in trainable.values())
     before = unsaved_values(term.loss)  # a further call, since what the first one computes once is computed again on resume
     step.value(term, context)  # with gradients, which a loss may use, for example to find an adversarial input
-    unsaved = _unsaved(before, term.loss)
+    unsaved = changed_values(before, term.loss)
     return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle, unsaved, attached)
 
 
 def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
     """True if a buffer has other values; buffers that are new are refused with a message of their own."""
-    return any(not _equal(value, before[name]) for name, value in after.items() if name in before)
-
-
-def _unsaved(before: Mapping[str, list[object]], loss: DistillationLoss) -> tuple[str, ...]:
-    """Attributes of a loss that are not saved and have changed since `before`."""
-    return tuple(name for name, values in unsaved_values(loss).items() if not _all_equal(values, before.get(name, [])))
-
-
-def _all_equal(values: Sequence[object], others: Sequence[object]) -> bool:
-    return len(values) == len(others) and all(map(_equal, values, others))
-
-
-def _equal(value: Any, other: Any) -> bool:
-    """True for equal values, NaN included."""
-    if type(value) is not type(other):
-        return False
-    if isinstance(value, Tensor | np.ndarray):
-        return value.shape == other.shape and bool(((value == other) | (value != value)).all())
-    return bool(value == other or value != value)
+    return any(not equal_values(value, before[name]) for name, value in after.items() if name in before)
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:

@@ -375,33 +375,3 @@ def test_dates_in_a_column_of_objects_are_times():
     dates = pd.Series(list(pd.date_range("2024-01-01", periods=20, freq="20ms")) * 2, dtype=object)
     data = ArrayDataset({"accelerometer": two_samples().assign(time=dates)}, {"a": "walk", "b": "sit"})
     assert [data.read(sample, "accelerometer").rate for sample in data.samples()] == pytest.approx([50.0, 50.0], abs=1e-3)
-
-
-class Polars:
-    """What a data frame of polars has: columns without an index."""
-
-    def __init__(self, columns):
-        self.frame, self.columns = columns, list(columns)
-        self.dtypes = [object()] * len(columns)
-
-    def __getitem__(self, name):
-        return self.frame[name]
-
-    def to_numpy(self):
-        return np.stack(list(self.frame.values()), 1)
-
-
-def test_labels_of_a_table_without_an_index_are_read_by_column():
-    labels = Polars({"walk": [1, 0], "sit": [0, 1]})
-    data = ArrayDataset({"accelerometer": (WRIST[:2], 50.0)}, labels, classes=["sit", "walk"])
-    assert [sample.target for sample in data.samples()] == [(0.0, 1.0), (1.0, 0.0)]
-
-
-@pytest.mark.parametrize("missing", [False, True])
-def test_labels_and_subjects_may_be_categorical(missing):
-    names = ["walk", None if missing else "sit", "run", "sit"]
-    data = kdcore.ArrayDataset(
-        {"accelerometer": (np.zeros((4, 5, 3)), 10.0)}, labels=pd.Categorical(names), subjects=pd.Categorical([2, 2, 1, 1])
-    )
-    found = [(sample.key.subject, None if sample.label is None else data.classes[sample.label]) for sample in data.samples()]
-    assert found == list(zip(["2", "2", "1", "1"], names, strict=True))
