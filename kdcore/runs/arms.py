@@ -69,7 +69,9 @@ def evaluate_arm(
     rows = table.rows[run.split]
     copies = [name for name in distiller.origins if run.recipe.specs[name].is_copy]
     copy_origins(distiller, copies)
-    stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
+    lacking = {name: int((~outputs.covers(rows)).sum()) for name, outputs in distiller.stored.items()}
+    stored = [name for name, count in lacking.items() if not count]
+    unseen = {name: f"{count} of {len(rows)} {run.split} samples" for name, count in lacking.items() if count}
     teachers = [name for name in distiller.teachers if name not in answerless and len(table.complete_rows([name], rows))]
     students = [name for name in distiller.students if name not in answerless] or list(distiller.students)
     probabilities = predict(distiller, [*teachers, *stored, *students], rows, table, run.recipe.data.batch_size, fabric)
@@ -85,7 +87,7 @@ def evaluate_arm(
         students=students,
         memory=peak_memory(fabric.device),
         trained=parameter_counts(networks, trained=True),
-        notes=list(notes),
+        notes=[*notes, *(f"{name} is not evaluated: its stored outputs lack {what}" for name, what in unseen.items())],
         target=table.target,
         names=() if table.target.is_classes else table.classes,
         origins=[name for name in students if any(distiller.origins.get(other) == name for other in students)],

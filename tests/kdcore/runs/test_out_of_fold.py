@@ -12,7 +12,7 @@ from runs import Home
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kdcore import RunListener, SampleKey, UsageError, dry_run, read_run
+from kdcore import RunListener, SampleKey, UsageError, dry_run, load_recipe, read_run, summarise
 from kdcore.runs.outputs import store_outputs
 from kdcore.training.stored_outputs import STORED, load_outputs
 
@@ -158,6 +158,16 @@ def test_a_run_whose_test_samples_a_stored_teacher_was_trained_on_says_so(folds,
     said = [line for line in listener.lines if "trained on" in line]
     expected = f"file: the networks behind one.npz were trained on 9 of 9 {seen} samples of this run, so results on that split"
     assert said == ([f"{expected} are too optimistic"] if seen else [])
+
+
+def test_a_stored_teacher_that_lacks_test_samples_is_named(folds, tmp_path):
+    home, runs, _ = folds
+    store_outputs(runs[1:], "skeleton", tmp_path / "others.npz")
+    teachers = f"teachers={{skeleton: null, file: {{outputs: {tmp_path / 'others.npz'}}}}}"
+    assert home.run(teachers, FOLD.format(1), "name=lacking") == 0, home.said()
+    [folder] = [each for each in home.runs if "-lacking-" in each.name]
+    lines = summarise(load_recipe(folder / "recipe.yaml"), read_run(folder)).notes
+    assert "distilled: file is not evaluated: its stored outputs lack 9 of 9 test samples" in lines
 
 
 def test_runs_that_are_no_folds_of_one_recipe_are_refused(folds, tmp_path):
