@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import reduce
 from typing import Any
 
@@ -19,6 +20,9 @@ from kdcore.recipe.config_models import accepted_modalities
 
 CHUNK = 256
 """Number of samples that are transformed at a time."""
+
+TRIES = 8
+"""Number of times that random transforms are tried with a missing modality."""
 
 
 def runs_per_batch(transform: nn.Module) -> bool:
@@ -163,21 +167,31 @@ class Pipeline:
         return tuple(done)
 
     def _check_missing(self, sample: Sequence[Tensor]) -> None:
-        """Check that each value of the encoder's input depends on exactly one modality, for which zero can stand.
+        """Check that each value of the encoder's input depends on one modality of its sample, for which zero can stand.
 
         Args:
-            sample: One tensor (1, …) per branch.
+            sample: One tensor (1, …) per branch, of a sample that has all modalities.
 
         Raises:
-            DataError: If a transform mixes modalities, or turns missing values into numbers.
+            DataError: If a transform mixes modalities or samples, or turns missing values into numbers.
         """
-        marked = [x for x in sample if x.is_floating_point()]
-        counts = torch.zeros(())
-        for gone in marked:
-            inputs = tuple(torch.full_like(x, torch.nan) if x is gone else x for x in sample)
-            counts = counts + _apply(self._everything(), inputs).isnan()
-        what = "of the joined signals mixes modalities" if bool((counts > 1).any()) else "turns missing values into numbers"
-        if bool((counts > 1).any()) or (len(marked) == len(sample) and bool((counts < 1).any())):
+        transforms, what = deepcopy(self._everything()), ""
+        marked = [index for index, x in enumerate(sample) if x.is_floating_point()]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for training in (False, *[True] * TRIES):
+                counts = torch.zeros(())
+                for gone in marked:
+                    lacking = [torch.full_like(x, torch.nan) if index == gone else x for index, x in enumerate(sample)]
+                    pairs = tuple(torch.cat(pair) for pair in zip(sample, lacking, strict=True))
+                    whole, partial = transforms.train(training)(pairs).isnan()
+                    if bool(whole.any()):
+                        what = what or "mixes samples"
+                    counts = counts + partial.float()
+                if bool((counts > 1).any()):
+                    what = what or "mixes modalities"
+                elif not training and len(marked) == len(sample) and bool((counts < 1).any()):
+                    what = what or "turns missing values into numbers"
+        if what:
             names = " and ".join(branch.modality.name for branch in self.branches)
             raise DataError(f"fill_missing cannot be used with these transforms of {names}: one {what}")
 

@@ -110,6 +110,24 @@ class Length(Transform):
         return torch.cat([x, x.norm(dim=1, keepdim=True)], dim=1)
 
 
+class MixedInTraining(Transform):
+    """Adds the mean of all channels, in training only."""
+
+    augmentation = True
+
+    def forward(self, x):
+        return x + x.mean(dim=1, keepdim=True)
+
+
+class OfTheBatch(Transform):
+    """Subtracts the mean of all samples of the batch."""
+
+    per_batch = True
+
+    def forward(self, x):
+        return x - x.mean(dim=0, keepdim=True)
+
+
 class Cleaned(Transform):
     """Replaces what is missing by a number of its own."""
 
@@ -117,7 +135,24 @@ class Cleaned(Transform):
         return x.nan_to_num(nan=5.0)
 
 
-@pytest.mark.parametrize(("last", "what"), [(Length, "mixes modalities"), (Cleaned, "turns missing values into numbers")])
+@pytest.mark.parametrize(
+    ("last", "what"),
+    [
+        (Length, "mixes modalities"),
+        (MixedInTraining, "mixes modalities"),
+        (OfTheBatch, "mixes samples"),
+        (Cleaned, "turns missing values into numbers"),
+    ],
+)
 def test_transforms_that_hide_what_is_missing_are_refused(tmp_path, last, what):
     with pytest.raises(DataError, match=f"both: fill_missing cannot be used .* of ankle and wrist: one .*{what}"):
         load(tmp_path, [last()])
+
+
+def test_the_check_draws_no_random_numbers_of_the_run(tmp_path):
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="zeros are used instead"):
+        load(tmp_path, [toys.Noise()])
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))
