@@ -88,6 +88,16 @@ def second_derivatives(rank: int, world_size: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+def launched(rank: int, world_size: int, folder: Path) -> Fabric:
+    """Fabric in one of `world_size` processes, which gets a folder of its own."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    fabric = Fabric(accelerator="cpu", devices=world_size, strategy="ddp_find_unused_parameters_true")
+    fabric.launch()
+    (folder / str(rank)).mkdir()
+    return fabric
+
+
 def compared_with_one_process(rank: int, world_size: int, folder: Path) -> None:
     """Train a stage twice, where one process takes no time and where it takes an hour; write the engines' notes."""
     import learning
@@ -96,11 +106,7 @@ def compared_with_one_process(rank: int, world_size: int, folder: Path) -> None:
     from kdcore.training.phases import Phases
     from kdcore.training.process_check import ProcessCheck
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank))
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    fabric = Fabric(accelerator="cpu", devices=world_size, strategy="ddp_find_unused_parameters_true")
-    fabric.launch()
-    (folder / str(rank)).mkdir()
+    fabric = launched(rank, world_size, folder)
     table, found = learning.table(folder / str(rank)), []
     for seconds in (1e-9, 3600.0):
         check = ProcessCheck(shortest=1)
@@ -153,11 +159,7 @@ def centres_of_epochs(folder: Path, fabric: Fabric) -> dict[str, Tensor]:
 
 def epoch_starts(rank: int, world_size: int, folder: Path) -> None:
     """Write the result of `centres_of_epochs` as one of `world_size` processes."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank))
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    fabric = Fabric(accelerator="cpu", devices=world_size, strategy="ddp_find_unused_parameters_true")
-    fabric.launch()
-    (folder / str(rank)).mkdir()
+    fabric = launched(rank, world_size, folder)
     torch.save(centres_of_epochs(folder / str(rank), fabric), folder / f"{rank}.pt")
     dist.destroy_process_group()
 

@@ -140,15 +140,7 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
         UnidentifiedError: If a source contains an object of an unsupported type.
     """
     places = [Path(os.path.expanduser(str(options[name]))) for name in PLACES if options.get(name)]
-    names, without_files = set[str](), False
-    for sample in samples:
-        for source in sample.sources.values():
-            if isinstance(source, Path):
-                names.add(str(source))
-            else:
-                paths = [*_paths(source, places)]
-                names.update(map(str, paths))
-                without_files = without_files or not paths
+    names, without_files = _files(samples, places)
     root = _common(names)
     texts: dict[str, str] = {}
 
@@ -181,6 +173,20 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
         digest.update(f"|{hashes.of(place)}".encode())
     hashes.save()
     return digest.hexdigest()[:16]
+
+
+def _files(samples: Sequence[Sample], places: Sequence[Path]) -> tuple[set[str], bool]:
+    """Return the files that the sources of `samples` name, and True if a source names none."""
+    names, without_files = set[str](), False
+    for sample in samples:
+        for source in sample.sources.values():
+            if isinstance(source, Path):  # as most sources are
+                names.add(str(source))
+            else:
+                paths = [*_paths(source, places)]
+                names.update(map(str, paths))
+                without_files = without_files or not paths
+    return names, without_files
 
 
 def _common(paths: Iterable[str]) -> str:

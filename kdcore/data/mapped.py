@@ -34,7 +34,7 @@ def opened(path: Path, shape: Sequence[int], dtype: np.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Storage:
-    """Where new tensors are kept: in memory up to a limit, and larger ones in temporary files.
+    """Storage of new tensors: in memory up to a limit, and in temporary files if they are larger.
 
     Args:
         limit: Largest tensor in memory, in bytes.

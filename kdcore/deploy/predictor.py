@@ -196,7 +196,7 @@ class Predictor(ABC):
     def _pieces_of_each(
         self, recordings: Any, window: tuple[float, float] | None, rate: Rate
     ) -> tuple[bool, list[list[dict[str, Signal]]]]:
-        """Whether the argument of `predict` is a batch, and the pieces of each recording."""
+        """Return True if the argument of `predict` is a batch, and the pieces of each recording."""
         batch = self._batch(recordings)
         with counted("recordings"):
             each_recording = [recordings] if batch is None else batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -115,6 +116,19 @@ def test_damaged_recordings_are_an_error_or_counted(trained, tmp_path):
         evaluated(run, new)
     said, line = evaluated(run, new, "data.on_bad_sample=skip")
     assert (said, shown(line)[1]) == ("1 left out: damaged", 3)
+
+
+def test_what_is_left_out_is_said_once_for_all_seeds(trained, tmp_path):
+    run = shutil.copytree(trained[0], tmp_path / trained[0].name)
+    shutil.copytree(run / "students" / "seed-0", run / "students" / "seed-1")
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"seeds": [0, 1]}))
+    shutil.copy(run / "results" / "seed-0-distilled.npz", run / "results" / "seed-1-distilled.npz")
+    new = write_recordings(tmp_path / "new", seed=7)
+    shutil.copy(next(trained[1].glob("*.csv")), new)
+    lines = evaluated(run, new)
+    assert len([line for line in lines if "accuracy" in line]) == 2
+    assert len([line for line in lines if "left out" in line]) == 1
 
 
 def test_all_recordings_that_break_while_they_are_listed_are_named(trained, tmp_path, monkeypatch):
